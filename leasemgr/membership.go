@@ -1,0 +1,59 @@
+package leasemgr
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/store"
+)
+
+// Membership is the durable record of the view.
+type Membership struct {
+	// View is the number of the current view.
+	View base.View `json:"view"`
+	// Members has the incarnation, the number of starts, of each worker that is
+	// a member.
+	Members map[string]uint64 `json:"members"`
+}
+
+var membershipKey = store.MetaKey("membership")
+
+// ReadMembership returns the current membership; a new store has view 0 and no
+// members.
+func ReadMembership(r store.Reader) (Membership, error) {
+	m := Membership{Members: map[string]uint64{}}
+	raw, found, err := r.Get(nil, membershipKey)
+	if err != nil || !found {
+		return m, err
+	}
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return m, fmt.Errorf("the membership record is not readable: %w", err)
+	}
+	return m, nil
+}
+
+// Admit makes a new view in which worker, in a new incarnation, is the only
+// member: it decides the view durably, then seals the store against all older
+// views, in this order. It blocks for the disk.
+func Admit(engine store.Engine, worker string) (Membership, error) {
+	old, err := ReadMembership(engine)
+	if err != nil {
+		return Membership{}, err
+	}
+	m := Membership{
+		View:    max(old.View, engine.Sealed()) + 1,
+		Members: map[string]uint64{worker: old.Members[worker] + 1},
+	}
+	raw, err := json.Marshal(m)
+	if err != nil {
+		return Membership{}, fmt.Errorf("encode the membership: %w", err)
+	}
+	batch := engine.NewBatch()
+	defer batch.Release()
+	batch.Set(membershipKey, raw)
+	if err := engine.Apply(batch); err != nil {
+		return Membership{}, fmt.Errorf("decide view %d: %w", m.View, err)
+	}
+	return m, engine.Seal(m.View)
+}

@@ -1,0 +1,290 @@
+package worker
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/store"
+)
+
+// Execute runs one invocation to its end and returns its outcome, when
+// everything that the outcome depends on is durable. It blocks for locks, for
+// functions and for the disk, at most about until the deadline.
+func (w *Worker) Execute(ctx context.Context, req *Request) Reply {
+	if w.draining.Load() {
+		return w.refuse(req, base.Errorf(base.Unavailable, "the worker is shutting down; nothing was started"))
+	}
+	deadline := req.Deadline
+	if deadline.IsZero() {
+		deadline = time.Now().Add(w.opt.Timeout)
+	}
+	if d, ok := ctx.Deadline(); !ok || d.After(deadline) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	if req.IdempotencyKey == "" {
+		return w.execute(ctx, req, nil)
+	}
+	return w.executeOnce(ctx, req)
+}
+
+// Load writes ops (OpPut without conditions) as one transaction of which no
+// record is kept, and returns when it is durable.
+func (w *Worker) Load(ctx context.Context, ops []Op) error {
+	reply := w.Execute(ctx, &Request{Name: "load", Ops: ops, Ephemeral: true})
+	if reply.Err != nil {
+		return reply.Err
+	}
+	return nil
+}
+
+// retryAfter is the hint given with refusals that pass by themselves.
+const retryAfter = time.Second
+
+func (w *Worker) refuse(req *Request, err *base.Error) Reply {
+	err.RetryAfter = retryAfter
+	return Reply{ID: req.ID, Err: err}
+}
+
+// execute admits, runs and answers one invocation.
+func (w *Worker) execute(ctx context.Context, req *Request, idem *idempotency) Reply {
+	if err := w.admit(ctx); err != nil {
+		return w.refuse(req, err)
+	}
+	defer w.leave()
+	w.local.Add(1)
+
+	inv := w.pool.Get().(*invocation)
+	defer inv.recycle()
+	inv.req, inv.ctx, inv.started, inv.attempts, inv.dirty = req, ctx, time.Now(), 0, 0
+	if err := inv.prepare(); err != nil {
+		return Reply{ID: req.ID, Err: asError(err)}
+	}
+	failure, n := inv.transact(idem)
+	if failure != nil {
+		n = inv.dirty
+		if !req.Ephemeral {
+			n = inv.keepFailure(failure, idem)
+		}
+	}
+	if err := w.engine.WaitDurable(ctx, n); err != nil {
+		return Reply{ID: req.ID, Attempts: inv.attempts, Err: inv.afterDeadline(failure)}
+	}
+	reply := Reply{ID: req.ID, Attempts: inv.attempts, Err: failure}
+	if failure == nil {
+		reply.Output = inv.answer
+		if req.Flow == nil {
+			reply.Results = append([]OpResult(nil), inv.results...)
+		}
+	} else if failure.Kind == base.Conflict || failure.Kind == base.Unavailable {
+		failure.RetryAfter = retryAfter
+	}
+	return reply
+}
+
+// afterDeadline is the error of an invocation whose deadline passed while its
+// outcome was on the way to the disk.
+func (inv *invocation) afterDeadline(failure *base.Error) *base.Error {
+	if failure != nil {
+		return inv.timeout()
+	}
+	return &base.Error{
+		Kind: base.Timeout, Unknown: true,
+		Detail: "the deadline passed while the commit was being made durable: the outcome is unknown: ask again with the same Idempotency-Key",
+	}
+}
+
+// transact tries the transaction until it commits, fails for good or has used
+// up its attempts. On success the number is what has to be durable before the
+// answer may leave.
+func (inv *invocation) transact(idem *idempotency) (*base.Error, base.Number) {
+	for {
+		failure := inv.begin()
+		if failure == nil {
+			inv.run()
+			failure = inv.fail
+		}
+		if failure == nil && !inv.repeat {
+			var n base.Number
+			if failure, n = inv.commit(idem); failure == nil {
+				return nil, n
+			}
+		}
+		if inv.repeat {
+			inv.foot.Learn(&inv.set)
+		}
+		inv.release()
+		if failure != nil {
+			return failure, 0
+		}
+		if inv.attempts >= inv.w.opt.MaxAttempts {
+			return base.Errorf(base.Conflict, "the transaction was tried %d times and kept meeting others on keys it did not declare; nothing was changed: try again, or declare the keys", inv.attempts), 0
+		}
+	}
+}
+
+// recycle returns the invocation's memory to the pool.
+func (inv *invocation) recycle() {
+	inv.req, inv.ctx, inv.answer = nil, nil, nil
+	inv.foot.Reset()
+	inv.edges = inv.edges[:0]
+	clear(inv.uses)
+	inv.uses = inv.uses[:0]
+	clear(inv.outputs)
+	clear(inv.hosts)
+	clear(inv.results)
+	inv.results = inv.results[:0]
+	const keep = 64 << 10
+	if cap(inv.val) > keep {
+		inv.val = nil
+	}
+	inv.w.pool.Put(inv)
+}
+
+// admit takes a slot to run, waiting in a queue of bounded length.
+func (w *Worker) admit(ctx context.Context) *base.Error {
+	select {
+	case w.slots <- struct{}{}:
+		w.running.Add(1)
+		return nil
+	default:
+	}
+	defer w.queued.Add(-1)
+	if w.queued.Add(1) > int64(w.opt.MaxQueued) {
+		return base.Errorf(base.Overloaded, "%d invocations run and %d wait; nothing was started", w.opt.MaxRunning, w.opt.MaxQueued)
+	}
+	select {
+	case w.slots <- struct{}{}:
+		w.running.Add(1)
+		return nil
+	case <-ctx.Done():
+		return base.Errorf(base.Timeout, "the deadline passed while the invocation waited to run: the outcome is unchanged (nothing was started)")
+	}
+}
+
+func (w *Worker) leave() {
+	w.running.Add(-1)
+	<-w.slots
+}
+
+// flights are the invocations with an idempotency key that are in progress.
+type flights struct {
+	mu      sync.Mutex
+	running map[[32]byte]*flight
+}
+
+// flight is one of them. reply may be read once done is closed.
+type flight struct {
+	digest [32]byte
+	done   chan struct{}
+	reply  Reply
+}
+
+// idempotency marks an invocation whose outcome is kept under a key.
+type idempotency struct{ hash [32]byte }
+
+// idempotencyRetention is how long an outcome is kept at least.
+const idempotencyRetention = 24 * time.Hour
+
+func (w *Worker) idempotencyLife() time.Duration { return max(w.opt.Retention, idempotencyRetention) }
+
+// executeOnce runs an invocation with an idempotency key, unless the key has
+// an outcome already. Duplicates wait for the one that runs; if that one ends
+// without an outcome, one of them takes over.
+func (w *Worker) executeOnce(ctx context.Context, req *Request) Reply {
+	idem := &idempotency{hash: sha256.Sum256([]byte(req.IdempotencyKey))}
+	for {
+		w.flights.mu.Lock()
+		f := w.flights.running[idem.hash]
+		if f == nil {
+			f = &flight{digest: req.Digest, done: make(chan struct{})}
+			w.flights.running[idem.hash] = f
+			w.flights.mu.Unlock()
+			return w.lead(ctx, f, req, idem)
+		}
+		w.flights.mu.Unlock()
+		if f.digest != req.Digest {
+			return Reply{ID: req.ID, Err: mismatch()}
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return Reply{ID: req.ID, Err: &base.Error{
+				Kind: base.Timeout, Unknown: true,
+				Detail: "the deadline passed while the first request with this Idempotency-Key was running: the outcome is unknown: ask again with the same Idempotency-Key",
+			}}
+		}
+		if r := f.reply; r.Err == nil || definitive(r.Err) {
+			r.Replayed = true
+			return r
+		}
+	}
+}
+
+func mismatch() *base.Error {
+	return base.Errorf(base.IdempotencyMismatch, "the Idempotency-Key was used within 24 h for another request; use a new key")
+}
+
+// lead runs the invocation for all that wait for the flight.
+func (w *Worker) lead(ctx context.Context, f *flight, req *Request, idem *idempotency) Reply {
+	defer func() {
+		w.flights.mu.Lock()
+		delete(w.flights.running, idem.hash)
+		w.flights.mu.Unlock()
+		close(f.done)
+	}()
+	reply, found := w.recall(ctx, req, idem)
+	if !found {
+		reply = w.execute(ctx, req, idem)
+	}
+	f.reply = reply
+	return reply
+}
+
+// recall looks for the outcome of an earlier invocation with the same key.
+func (w *Worker) recall(ctx context.Context, req *Request, idem *idempotency) (Reply, bool) {
+	fail := func(err error) (Reply, bool) { return Reply{ID: req.ID, Err: asError(err)}, true }
+	raw, found, err := w.engine.Get(nil, store.IdempotencyKey(nil, idem.hash))
+	if err != nil {
+		return fail(err)
+	}
+	if !found {
+		return Reply{}, false
+	}
+	k, err := decodeIdempotency(raw)
+	if err != nil {
+		return fail(err)
+	}
+	if time.Now().After(k.expires) {
+		return Reply{}, false
+	}
+	if k.digest != req.Digest {
+		return fail(mismatch())
+	}
+	// The record was appended, perhaps by a request that did not live to see
+	// it durable.
+	if err := w.engine.WaitDurable(ctx, w.appended()); err != nil {
+		return fail(&base.Error{
+			Kind: base.Timeout, Unknown: true,
+			Detail: "the deadline passed while the first outcome was being made durable: the outcome is unknown: ask again with the same Idempotency-Key",
+		})
+	}
+	r, err := w.record(k.id)
+	if err != nil {
+		return fail(err)
+	}
+	return Reply{ID: r.ID, Output: r.Output, Replayed: true, Attempts: r.Attempts, Err: r.Err}, true
+}
+
+// asError returns err as an *base.Error; what has no kind is Internal.
+func asError(err error) *base.Error {
+	if e, ok := errors.AsType[*base.Error](err); ok {
+		return e
+	}
+	return base.Errorf(base.Internal, "%v", err)
+}

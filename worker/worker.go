@@ -1,0 +1,268 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/store"
+	"github.com/tenure-faas/tenure/txn"
+)
+
+// Options configures a Worker.
+type Options struct {
+	// Name is the worker's id; empty means "worker-1".
+	Name string
+	// View is the membership in which the worker was admitted; its batches
+	// carry it. Required.
+	View base.View
+	// MaxRunning bounds the invocations that run at once; 0 means 512.
+	MaxRunning int
+	// MaxQueued bounds those that wait to run; more get Overloaded. 0 means 2048.
+	MaxQueued int
+	// MaxAttempts bounds how often an invocation is tried before it ends with
+	// Conflict; 0 means 16.
+	MaxAttempts int
+	// MaxKeys bounds the keys that one transaction touches; 0 means 10,000.
+	MaxKeys int
+	// MaxValueBytes bounds one value; 0 means base.MaxValueBytes.
+	MaxValueBytes int
+	// MaxWriteBytes bounds the values one transaction writes; 0 means 32 MiB.
+	MaxWriteBytes int
+	// MaxScan bounds the entries of one scan; 0 means 10,000.
+	MaxScan int
+	// CacheBytes bounds the cache of values and locks; 0 means 256 MiB.
+	CacheBytes int64
+	// Timeout is the deadline of requests that have none; 0 means 30 s.
+	Timeout time.Duration
+	// Retention is how long an invocation's record can be read; 0 means 24 h.
+	// Idempotency records are kept for 24 h, or for Retention if it is longer.
+	Retention time.Duration
+	// SweepEvery is the interval at which expired records are removed; 0 means
+	// one minute.
+	SweepEvery time.Duration
+	// LogLines bounds the function log lines kept in memory; 0 means 4096.
+	LogLines int
+	// Logger gets the worker's own messages; nil means slog.Default.
+	Logger *slog.Logger
+}
+
+// EnsureDefaults replaces zero fields by their defaults.
+func (o *Options) EnsureDefaults() {
+	setDefault(&o.Name, "worker-1")
+	setDefault(&o.MaxRunning, 512)
+	setDefault(&o.MaxQueued, 2048)
+	setDefault(&o.MaxAttempts, 16)
+	setDefault(&o.MaxKeys, 10_000)
+	setDefault(&o.MaxValueBytes, base.MaxValueBytes)
+	setDefault(&o.MaxWriteBytes, 32<<20)
+	setDefault(&o.MaxScan, 10_000)
+	setDefault(&o.CacheBytes, 256<<20)
+	setDefault(&o.Timeout, 30*time.Second)
+	setDefault(&o.Retention, idempotencyRetention)
+	setDefault(&o.SweepEvery, time.Minute)
+	setDefault(&o.LogLines, 4096)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Validate reports every field that cannot be used.
+func (o *Options) Validate() error {
+	var errs []error
+	if o.View == 0 {
+		errs = append(errs, errors.New("worker: Options.View is required"))
+	}
+	for name, n := range map[string]int{"MaxRunning": o.MaxRunning, "MaxQueued": o.MaxQueued, "MaxAttempts": o.MaxAttempts, "MaxKeys": o.MaxKeys} {
+		if n < 0 {
+			errs = append(errs, fmt.Errorf("worker: Options.%s is negative: %d", name, n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// shardCount is the number of lock tables; a power of two. Enough that 64 cores
+// seldom meet at a latch, few enough that each has a useful share of the cache.
+const shardCount = 64
+
+// shard is one lock table with its latch, on cache lines of its own.
+type shard struct {
+	mu    sync.Mutex
+	table *txn.Table
+	_     [48]byte
+}
+
+// gateShard keeps the gates of some tables. Idle gates are dropped when there
+// are more than gatesKept, so that names of tables cannot fill the memory.
+type gateShard struct {
+	mu    sync.Mutex
+	gates map[string]*txn.Gate
+}
+
+const gatesKept = 256
+
+// Worker runs invocations over one store. It is safe for concurrent use.
+type Worker struct {
+	opt    Options
+	engine store.Engine
+
+	shards [shardCount]shard
+	gates  [shardCount]gateShard
+
+	// commitMu is the commit section: it orders batches and additive effects.
+	commitMu sync.Mutex
+	last     base.Number // the last number appended; guarded by commitMu
+
+	flights flights
+	logs    logRing
+
+	// slots has a token for each invocation that may run; queued counts those
+	// that wait for one.
+	slots    chan struct{}
+	queued   atomic.Int64
+	running  atomic.Int64
+	draining atomic.Bool
+	local    atomic.Uint64
+
+	pool sync.Pool // *invocation
+}
+
+// New returns a worker over engine, which must be sealed for opt.View or an
+// older view. It starts nothing; see Run.
+func New(opt Options, engine store.Engine) (*Worker, error) {
+	opt.EnsureDefaults()
+	if err := opt.Validate(); err != nil {
+		return nil, err
+	}
+	w := &Worker{opt: opt, engine: engine, slots: make(chan struct{}, opt.MaxRunning)}
+	for i := range w.shards {
+		w.shards[i].table = txn.NewTable(opt.CacheBytes / shardCount)
+	}
+	for i := range w.gates {
+		w.gates[i].gates = make(map[string]*txn.Gate)
+	}
+	w.flights.running = make(map[[32]byte]*flight)
+	w.logs.init(opt.LogLines)
+	w.pool.New = func() any { return &invocation{w: w} }
+	return w, nil
+}
+
+// Run owns the worker's background work, the sweeper, until ctx ends.
+func (w *Worker) Run(ctx context.Context) error {
+	tick := time.NewTicker(w.opt.SweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := w.sweep(time.Now()); err != nil {
+				w.opt.Logger.Error("sweep of expired records", "err", err)
+			}
+		}
+	}
+}
+
+// Drain refuses new invocations and waits until the running ones have ended or
+// ctx is done. It may be called more than once.
+func (w *Worker) Drain(ctx context.Context) error {
+	w.draining.Store(true)
+	for i := range cap(w.slots) {
+		select {
+		case w.slots <- struct{}{}:
+		case <-ctx.Done():
+			for range i {
+				<-w.slots
+			}
+			return fmt.Errorf("%d invocations still run: %w", w.running.Load(), ctx.Err())
+		}
+	}
+	for range cap(w.slots) {
+		<-w.slots
+	}
+	return nil
+}
+
+// Status is a snapshot of a worker.
+type Status struct {
+	// Name is the worker's id.
+	Name string
+	// View is the membership that the worker has installed.
+	View base.View
+	// Running and Queued count invocations.
+	Running, Queued int
+	// Entries counts the keys whose lock or value is in memory, and Bytes their
+	// approximate memory.
+	Entries int
+	Bytes   int64
+	// Local counts the invocations for which every lease was held here.
+	Local uint64
+}
+
+// Status returns a snapshot. It takes each shard's latch for a moment.
+func (w *Worker) Status() Status {
+	s := Status{
+		Name: w.opt.Name, View: w.opt.View, Local: w.local.Load(),
+		Running: int(w.running.Load()), Queued: int(w.queued.Load()),
+	}
+	for i := range w.shards {
+		sh := &w.shards[i]
+		sh.mu.Lock()
+		s.Entries += sh.table.Len()
+		s.Bytes += sh.table.Bytes()
+		sh.mu.Unlock()
+	}
+	return s
+}
+
+// Lease is what a worker knows of the lease on a key.
+type Lease struct {
+	// Mode is the mode of the lock held now: "shared", "additive", "exclusive",
+	// or "none" if no transaction holds one.
+	Mode string
+	// Holders and Waiting count transactions.
+	Holders, Waiting int
+	// View is the epoch of the lease.
+	View base.View
+}
+
+// Lease says who uses a key here now. With one worker every lease is here.
+func (w *Worker) Lease(k base.Key) Lease {
+	sh := w.shard(k.Slot())
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	holders, waiting, mode := sh.table.Waiting(k)
+	l := Lease{Mode: "none", Holders: holders, Waiting: waiting, View: w.opt.View}
+	if holders > 0 {
+		l.Mode = mode.String()
+	}
+	return l
+}
+
+func (w *Worker) shard(s base.Slot) *shard { return &w.shards[s%shardCount] }
+
+func (w *Worker) gateShard(table string) *gateShard {
+	return &w.gates[base.Key{Table: table}.Slot()%shardCount]
+}
+
+// gate returns the gate of a table, under the latch of gs.
+func (gs *gateShard) gate(table string) *txn.Gate {
+	g := gs.gates[table]
+	if g == nil {
+		g = new(txn.Gate)
+		gs.gates[table] = g
+	}
+	return g
+}
