@@ -67,6 +67,9 @@ func (inv *invocation) prepare() error {
 	if inv.req.Flow == nil {
 		for i := range inv.req.Ops {
 			op := &inv.req.Ops[i]
+			if err := op.Key.Validate(); err != nil {
+				return err
+			}
 			mode := txn.Exclusive
 			if op.Kind == OpGet {
 				mode = txn.Shared

@@ -195,6 +195,9 @@ func (w *Worker) Drain(ctx context.Context) error {
 	return nil
 }
 
+// Name returns the worker's id.
+func (w *Worker) Name() string { return w.opt.Name }
+
 // Status is a snapshot of a worker.
 type Status struct {
 	// Name is the worker's id.

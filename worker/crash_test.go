@@ -1,0 +1,159 @@
+package worker_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/tenure-faas/tenure/store/pebble"
+	"github.com/tenure-faas/tenure/worker"
+)
+
+// image is what a power failure at one moment would have left on the disk, and
+// what had been acknowledged by then.
+type image struct {
+	fs    *vfs.MemFS
+	acked map[string]string // idempotency key -> output
+	op    string
+}
+
+// camera takes an image before every write to the file system.
+type camera struct {
+	mu     sync.Mutex
+	fs     *vfs.MemFS
+	acked  map[string]string
+	images []image
+	rng    *rand.Rand
+}
+
+func (c *camera) ack(key, output string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.acked[key] = output
+}
+
+// MaybeError implements errorfs.Injector; it never fails the operation.
+func (c *camera) MaybeError(op errorfs.Op) error {
+	if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	acked := make(map[string]string, len(c.acked))
+	for k, v := range c.acked {
+		acked[k] = v
+	}
+	for _, percent := range []int{0, 50} { // only what was synced; and a random half of the rest
+		c.images = append(c.images, image{
+			fs:    c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: c.rng}),
+			acked: acked, op: fmt.Sprintf("%v %s (%d%% of unsynced data kept)", op.Kind, op.Path, percent),
+		})
+	}
+	return nil
+}
+
+func (c *camera) String() string { return "camera" }
+
+const crashAccounts = 6
+
+// TestCrashAtEveryWrite runs concurrent transfers and takes a crash image
+// before every write to the disk. In each image nothing acknowledged is lost,
+// no transfer is there by half, and repeating the idempotency keys gives each
+// transfer one effect.
+func TestCrashAtEveryWrite(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	cam := &camera{fs: mem, acked: map[string]string{}, rng: rand.New(rand.NewPCG(1, 1))}
+	engine, err := pebble.Open(pebble.Options{Dir: "db", FS: errorfs.Wrap(mem, cam), MemTableBytes: 256 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := engine.Seal(1); err != nil {
+		t.Fatal(err)
+	}
+	w, err := worker.New(worker.Options{View: 1}, engine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bed{t: t, w: w, engine: engine, fns: handlers{"move": move}}
+	const clients, each = 4, 15
+	var wg sync.WaitGroup
+	for c := range clients {
+		wg.Go(func() {
+			for i := range each {
+				k, input := crashTransfer(c, i)
+				r := b.call("move", input, idempotent(k, input))
+				if r.Err != nil {
+					t.Errorf("transfer %s: %v", k, r.Err)
+					return
+				}
+				cam.ack(k, string(r.Output))
+			}
+		})
+	}
+	wg.Wait()
+	if err := engine.Close(); err != nil {
+		t.Fatal(err)
+	}
+	acknowledged := 0
+	for i, img := range cam.images {
+		verifyImage(t, i, img)
+		if t.Failed() {
+			return
+		}
+		acknowledged += len(img.acked)
+	}
+	t.Logf("%d crash images, %.1f acknowledged transfers in each on average", len(cam.images), float64(acknowledged)/float64(len(cam.images)))
+	if len(cam.images) < 100 || acknowledged == 0 {
+		t.Errorf("%d images with %d acknowledgements: the test sees too little", len(cam.images), acknowledged)
+	}
+}
+
+func crashTransfer(client, i int) (key, input string) {
+	from := (client + i) % crashAccounts
+	return fmt.Sprintf("c%d-%d", client, i), fmt.Sprintf("%d %d", from, (from+1+i%3)%crashAccounts)
+}
+
+func verifyImage(t *testing.T, i int, img image) {
+	t.Helper()
+	b := openBed(t, img.fs, worker.Options{}, handlers{"move": move})
+	defer func() {
+		if err := b.engine.Close(); err != nil {
+			t.Errorf("image %d: close: %v", i, err)
+		}
+	}()
+	sum := func() (n int) {
+		for a := range crashAccounts {
+			n += number([]byte(b.value(strconv.Itoa(a))))
+		}
+		return n
+	}
+	if n := sum(); n != 0 {
+		t.Errorf("image %d (before %s): the accounts hold %d, half of a transfer is there", i, img.op, n)
+	}
+	moved := map[string]bool{}
+	for c := range 4 {
+		for n := range 15 {
+			k, input := crashTransfer(c, n)
+			r := b.call("move", input, idempotent(k, input))
+			if r.Err != nil {
+				t.Fatalf("image %d: repeat %s: %v", i, k, r.Err)
+			}
+			if output, acked := img.acked[k]; acked && (!r.Replayed || string(r.Output) != output) {
+				t.Errorf("image %d (before %s): acknowledged transfer %s is lost", i, img.op, k)
+			}
+			moved[k] = true
+		}
+	}
+	versions := 0
+	for a := range crashAccounts {
+		versions += int(b.ops(get(strconv.Itoa(a))).Results[0].Version)
+	}
+	if versions != 2*len(moved) {
+		t.Errorf("image %d (before %s): %d writes of accounts for %d transfers: one has had two effects, or none", i, img.op, versions, len(moved))
+	}
+}
