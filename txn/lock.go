@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/internal/plant"
 )
 
 // Mode is the strength of a lock.
@@ -199,7 +200,7 @@ func (t *Table) Acquire(l *Lock, wait bool) Status {
 	} else if e.idle {
 		t.unlinkIdle(e)
 	}
-	if e.waiters.n == 0 && e.admits(l.Mode) {
+	if e.waiters.n == 0 && e.admits(l.Mode) || plant.Is(plant.NoReadLock) && l.Mode == Shared {
 		l.Entry, l.held = e, true
 		e.holders.push(l)
 		return Granted
@@ -215,7 +216,7 @@ func (t *Table) Acquire(l *Lock, wait bool) Status {
 // admits reports whether mode is compatible with every holder. All holders
 // have the same mode, so one comparison is enough.
 func (e *Entry) admits(mode Mode) bool {
-	return e.holders.first == nil || compatible(e.holders.first.Mode, mode)
+	return e.holders.first == nil || compatible(e.holders.first.Mode, mode) || plant.Is(plant.NoReadLock) && e.holders.first.Mode == Shared
 }
 
 // Upgrade strengthens a held lock to cover mode without waiting. It is Refused
@@ -225,7 +226,7 @@ func (t *Table) Upgrade(l *Lock, mode Mode) Status {
 	if l.Mode.Covers(mode) {
 		return Granted
 	}
-	if l.Entry.holders.n > 1 {
+	if l.Entry.holders.n > 1 && !plant.Is(plant.BlindUpgrade) {
 		return Refused
 	}
 	l.Mode = l.Mode.Join(mode)
@@ -283,8 +284,12 @@ func (t *Table) Fill(e *Entry, version base.Version, value []byte, present bool)
 // Install records a committed write of batch n. The caller holds the entry
 // exclusively, or additively within the commit section.
 func (t *Table) Install(e *Entry, version base.Version, value []byte, present bool, n base.Number) {
-	if e.Loaded && version != e.Version+1 {
+	if e.Loaded && version != e.Version+1 && !plant.Is(plant.BlindUpgrade) && !plant.Is(plant.NoReadLock) {
 		panic(fmt.Sprintf("txn: version %d of %v follows version %d", version, e.Key, e.Version))
+	}
+	if plant.Is(plant.StaleCache) && version%8 == 0 {
+		e.Version = version
+		return
 	}
 	t.replace(e, version, value, present)
 	e.Dirty = n

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/internal/plant"
 	"github.com/tenure-faas/tenure/store"
 	"github.com/tenure-faas/tenure/txn"
 )
@@ -22,6 +23,9 @@ func (inv *invocation) commit(idem *idempotency) (*base.Error, base.Number) {
 	w := inv.w
 	if err := inv.settleEffects(); err != nil {
 		return err, 0
+	}
+	if plant.Is(plant.SplitCommit) {
+		inv.splitCommit()
 	}
 	batch := w.engine.NewBatch()
 	defer batch.Release()
@@ -121,6 +125,9 @@ func (inv *invocation) sumUp(batch store.Batch) *base.Error {
 		sh := inv.w.shard(a.Slot)
 		sh.mu.Lock()
 		value, _, err := a.Resolve()
+		if plant.Is(plant.StaleSum) {
+			value = staleSum(a)
+		}
 		sh.mu.Unlock()
 		if err != nil {
 			return asError(err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/internal/plant"
 	"github.com/tenure-faas/tenure/store"
 )
 
@@ -27,7 +28,7 @@ func (w *Worker) Execute(ctx context.Context, req *Request) Reply {
 		ctx, cancel = context.WithDeadline(ctx, deadline)
 		defer cancel()
 	}
-	if req.IdempotencyKey == "" {
+	if req.IdempotencyKey == "" || plant.Is(plant.NoFlight) {
 		return w.execute(ctx, req, nil)
 	}
 	return w.executeOnce(ctx, req)
@@ -71,6 +72,9 @@ func (w *Worker) execute(ctx context.Context, req *Request, idem *idempotency) R
 		if !req.Ephemeral {
 			n = inv.keepFailure(failure, idem)
 		}
+	}
+	if plant.Is(plant.NoBarrier) {
+		n = 0
 	}
 	if err := w.engine.WaitDurable(ctx, n); err != nil {
 		return Reply{ID: req.ID, Attempts: inv.attempts, Err: inv.afterDeadline(failure)}
@@ -117,6 +121,9 @@ func (inv *invocation) transact(idem *idempotency) (*base.Error, base.Number) {
 		}
 		if inv.repeat {
 			inv.foot.Learn(&inv.set)
+		}
+		if plant.Is(plant.AbortApplies) && failure != nil && failure.Kind == base.Aborted {
+			inv.commit(nil)
 		}
 		inv.release()
 		if failure != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/internal/plant"
 	"github.com/tenure-faas/tenure/runtime"
 	"github.com/tenure-faas/tenure/store"
 	"github.com/tenure-faas/tenure/txn"
@@ -38,6 +39,9 @@ func (h *host) Get(table, key string) ([]byte, bool, error) {
 	value, present, err := inv.read(a)
 	if err != nil {
 		return nil, false, err
+	}
+	if plant.Is(plant.EarlyReadRelease) {
+		inv.dropRead(a)
 	}
 	return value, present, nil
 }
@@ -85,6 +89,9 @@ func (h *host) Put(table, key string, value []byte) error {
 		return err
 	}
 	a.Effect, a.Value, a.Delta = txn.Put, append(make([]byte, 0, len(value)), value...), 0
+	if plant.Is(plant.WriteThrough) {
+		inv.showEarly(a)
+	}
 	return nil
 }
 
@@ -156,6 +163,9 @@ func (inv *invocation) add(a *txn.Access, delta int64) error {
 	sh.mu.Unlock()
 	if err != nil {
 		return err
+	}
+	if plant.Is(plant.StaleSum) && a.Effect == txn.None {
+		a.Value = a.Entry.Value
 	}
 	a.Effect, a.Delta = txn.Increment, total
 	return nil

@@ -50,7 +50,7 @@ func TestIdempotencyKeyHasOneEffect(t *testing.T) {
 }
 
 func TestConcurrentDuplicatesWaitForTheFirst(t *testing.T) {
-	inside, leave := make(chan struct{}, 1), make(chan struct{})
+	inside, leave := make(chan struct{}, 16), make(chan struct{}) // room for all, should several run
 	var runs atomic.Int32
 	b := newBed(t, worker.Options{}, handlers{
 		"slow": func(h runtime.Host, _ []byte) ([]byte, error) {

@@ -1,0 +1,59 @@
+package plant_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tenure-faas/tenure/internal/plant"
+)
+
+// TestEveryPlantedBugIsFound builds the worker's tests with the bugs compiled
+// in and activates one after the other: the history checker, or the test that
+// guards the property, must find it.
+func TestEveryPlantedBugIsFound(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "worker.test")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", "plant", "-o", binary, "../../worker")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the worker's tests: %v\n%s", err, out)
+	}
+	run := func(bug plant.Bug, test string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), binary, "-test.run", "^"+test+"$", "-test.v", "-test.timeout", "5m")
+		cmd.Env = append(os.Environ(), "TENURE_PLANT="+string(bug))
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	for _, bug := range plant.All {
+		t.Run(string(bug), func(t *testing.T) {
+			out, err := run(bug, "TestPlantedBugIsFound")
+			if err != nil || !strings.Contains(out, string(bug)+": found after") {
+				t.Errorf("the checker did not find it: %v\n%s", err, out)
+			}
+			t.Log(firstLineWith(out, "found after"))
+		})
+	}
+	for bug, test := range map[plant.Bug]string{
+		plant.NoFlight:  "TestConcurrentDuplicatesWaitForTheFirst",
+		plant.NoBarrier: "TestCrashAtEveryWrite",
+	} {
+		t.Run(string(bug), func(t *testing.T) {
+			if out, err := run(bug, test); err == nil {
+				t.Errorf("%s passed with the bug:\n%s", test, out)
+			}
+			if out, err := run("", test); err != nil {
+				t.Errorf("%s fails without the bug: %v\n%s", test, err, out)
+			}
+		})
+	}
+}
+
+func firstLineWith(text, part string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, part) {
+			return strings.TrimSpace(line)
+		}
+	}
+	return "(no line with " + part + ")"
+}
