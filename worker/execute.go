@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -248,6 +249,9 @@ func (w *Worker) lead(ctx context.Context, f *flight, req *Request, idem *idempo
 	reply, found := w.recall(ctx, req, idem)
 	if !found {
 		reply = w.execute(ctx, req, idem)
+		// Duplicates read the output after this call has returned and its input,
+		// which an output may be a part of, is used for something else.
+		reply.Output = slices.Clone(reply.Output)
 	}
 	f.reply = reply
 	return reply

@@ -5,18 +5,23 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/tenure-faas/tenure/bench/floor"
 	"github.com/tenure-faas/tenure/bench/load"
 	"github.com/tenure-faas/tenure/examples/bank"
+	"github.com/tenure-faas/tenure/gateway"
 	"github.com/tenure-faas/tenure/internal/node"
 	"github.com/tenure-faas/tenure/runtime"
 	"github.com/tenure-faas/tenure/runtime/native"
@@ -130,10 +135,19 @@ func deployBank(t testing.TB, url string) {
 
 // BenchmarkTransfer loads a whole node over HTTP from the same process, for
 // profiles: go test -bench Transfer/native -cpuprofile cpu.out ./internal/node
+// CPU per request is of client and server together; floor is the same HTTP
+// server with an empty handler.
 func BenchmarkTransfer(b *testing.B) {
+	b.Run("floor", func(b *testing.B) {
+		server := httptest.NewUnstartedServer(nil)
+		server.Config = gateway.NewHTTPServer(gateway.Options{}, floor.Handler())
+		server.Start()
+		defer server.Close()
+		runLoad(b, load.Options{Server: server.URL, Workload: "empty"})
+	})
 	for _, kind := range []string{"native", "wasm"} {
 		b.Run(kind, func(b *testing.B) {
-			opt := node.Options{}
+			opt := node.Options{Logger: slog.New(slog.DiscardHandler)}
 			if kind == "native" {
 				opt.Native = nativeBank(b)
 			}
@@ -145,18 +159,35 @@ func BenchmarkTransfer(b *testing.B) {
 			if err := load.Preload(b.Context(), load.PreloadOptions{Server: url, Workload: "bank", Accounts: 10_000}); err != nil {
 				b.Fatal(err)
 			}
-			b.ResetTimer()
-			start := time.Now()
-			done := uint64(0)
-			for b.Loop() {
-				r, err := load.Run(b.Context(), load.Options{Server: url, Workload: "bank", Duration: 3 * time.Second})
-				if err != nil || r.Failed > 0 {
-					b.Fatalf("%v, %d failed %v", err, r.Failed, r.Problems)
-				}
-				done += r.OK
-			}
-			b.ReportMetric(float64(done)/time.Since(start).Seconds(), "transfers/s")
-			b.ReportMetric(0, "ns/op")
+			runLoad(b, load.Options{Server: url, Workload: "bank"})
 		})
 	}
+}
+
+func runLoad(b *testing.B, opt load.Options) {
+	opt.Duration, opt.Warmup = 3*time.Second, time.Second
+	b.ResetTimer()
+	var done, seconds float64
+	cpu := 0.0
+	for b.Loop() {
+		before := cpuSeconds(b)
+		r, err := load.Run(b.Context(), opt)
+		if err != nil || r.Failed > 0 {
+			b.Fatalf("%v, %d failed %v", err, r.Failed, r.Problems)
+		}
+		cpu += (cpuSeconds(b) - before) / float64(r.Sent)
+		done += float64(r.OK)
+		seconds += r.Seconds
+	}
+	b.ReportMetric(done/seconds, "requests/s")
+	b.ReportMetric(cpu/float64(b.N)*1e6, "us-CPU/request")
+	b.ReportMetric(0, "ns/op")
+}
+
+func cpuSeconds(b *testing.B) float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 }
