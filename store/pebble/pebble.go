@@ -1,9 +1,9 @@
 // Package pebble is the embedded store.Engine, on CockroachDB's Pebble.
 //
-// Group commit without a goroutine of its own: Append hands a batch to Pebble
-// without waiting, so it is in the log buffer and in the memtable. Whoever
-// waits for durability first takes the leader's token, notes how far the log
-// has been appended, syncs the log once, and wakes everybody whose batch was
+// Group commit without a goroutine of its own (commit.go): Append hands a batch
+// to Pebble without waiting, so it is in the log buffer and in the memtable.
+// Whoever waits for durability first takes the leader's token, notes how far the
+// log has been appended, syncs the log once, and wakes everybody whose batch was
 // covered; those who came during the sync find the token free afterwards. One
 // sync is in flight at a time and its cost is shared by all that queued up
 // behind the last one. The simpler way, one synced commit a transaction, wakes
@@ -17,13 +17,11 @@
 package pebble
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -95,10 +93,9 @@ type Engine struct {
 	group atomic.Pointer[group]
 	// syncs counts the syncs of the log.
 	syncs atomic.Uint64
+	// sizes are those of the last two groups, guarded by the token.
+	sizes [2]int32
 }
-
-// group is the set of waiters one sync wakes.
-type group struct{ done chan struct{} }
 
 var _ store.Engine = (*Engine)(nil)
 
@@ -127,7 +124,7 @@ func Open(opt Options) (*Engine, error) {
 	}
 	e := &Engine{db: db, token: make(chan struct{}, 1)}
 	e.token <- struct{}{}
-	e.group.Store(&group{done: make(chan struct{})})
+	e.group.Store(newGroup())
 	raw, found, err := e.Get(nil, sealKey)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -190,49 +187,6 @@ func (e *Engine) Append(view base.View, n base.Number, b store.Batch) error {
 
 // Durable implements store.Engine.
 func (e *Engine) Durable() base.Number { return base.Number(e.durable.Load()) }
-
-// WaitDurable implements store.Engine. The caller that leads the group is in
-// the kernel's sync and leaves late if the disk is slow; followers leave at
-// once when ctx ends.
-func (e *Engine) WaitDurable(ctx context.Context, n base.Number) error {
-	for {
-		// The group must be loaded before durable is read: a leader replaces the
-		// group before it reads appended, so whoever still finds the old group
-		// has its batch covered by that leader's sync.
-		g := e.group.Load()
-		if e.durable.Load() >= uint64(n) {
-			return nil
-		}
-		select {
-		case <-e.token:
-			if e.durable.Load() < uint64(n) {
-				// Let whoever can run append first: on a busy machine that makes
-				// larger groups and fewer syncs; on an idle one it costs nothing.
-				runtime.Gosched()
-				e.syncLog()
-			}
-			e.token <- struct{}{}
-		case <-g.done:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// syncLog makes everything that is appended durable. The caller holds the
-// token.
-func (e *Engine) syncLog() {
-	g := e.group.Swap(&group{done: make(chan struct{})})
-	target := e.appended.Load()
-	if err := e.db.LogData(nil, pebble.Sync); err != nil {
-		// Pebble ends the process on a failed commit; an error here is a closed
-		// engine, whose waiters are a fault of the caller.
-		panic(fmt.Sprintf("store: sync of the log: %v", err))
-	}
-	e.syncs.Add(1)
-	e.durable.Store(target)
-	close(g.done)
-}
 
 // Syncs returns how often the log was synced for a group of waiters.
 func (e *Engine) Syncs() uint64 { return e.syncs.Load() }
