@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -169,7 +170,14 @@ func (s *Set) Find(k base.Key) *Access {
 
 // InOrder reports whether k comes after everything in the set, so that waiting
 // for it keeps the global order.
-func (s *Set) InOrder(k base.Key) bool { return s.top == nil || s.top.Key.Compare(k) < 0 }
+func (s *Set) InOrder(k base.Key) bool { return s.inOrder(k, k.Slot()) }
+
+func (s *Set) inOrder(k base.Key, slot base.Slot) bool {
+	if s.top == nil || s.top.Slot != slot {
+		return s.top == nil || s.top.Slot < slot
+	}
+	return s.top.Key.Compare(k) < 0
+}
 
 // Insert adds a key that is not in the set, with its slot and mode set and no
 // lock yet.
@@ -181,7 +189,7 @@ func (s *Set) Insert(k base.Key, mode Mode) *Access {
 		a = &Access{Lock: Lock{Wake: make(chan struct{}, 1)}}
 	}
 	a.Key, a.Slot, a.Mode = k, k.Slot(), mode
-	if s.InOrder(k) {
+	if s.inOrder(k, a.Slot) {
 		s.top = a
 	}
 	s.Accesses = append(s.Accesses, a)
@@ -282,7 +290,16 @@ func (s *Set) recyclePass(p *Pass) {
 // Need is a lock that an attempt takes before it starts.
 type Need struct {
 	Key  base.Key
+	Slot base.Slot // of Key
 	Mode Mode
+}
+
+// compare orders needs as the keys are ordered.
+func (n Need) compare(o Need) int {
+	if n.Slot != o.Slot {
+		return cmp.Compare(n.Slot, o.Slot)
+	}
+	return n.Key.Compare(o.Key)
 }
 
 // Range is a prefix of a table's keys.
@@ -298,7 +315,7 @@ type Footprint struct {
 }
 
 // Want adds a key.
-func (f *Footprint) Want(k base.Key, m Mode) { f.Needs = append(f.Needs, Need{k, m}) }
+func (f *Footprint) Want(k base.Key, m Mode) { f.Needs = append(f.Needs, Need{k, k.Slot(), m}) }
 
 // WantScan adds a range.
 func (f *Footprint) WantScan(r Range) {
@@ -323,7 +340,7 @@ func (f *Footprint) Learn(s *Set) {
 // Sort puts the needs into lock order and joins those of one key.
 func (f *Footprint) Sort() {
 	if len(f.Needs) > 1 {
-		slices.SortFunc(f.Needs, func(a, b Need) int { return a.Key.Compare(b.Key) })
+		slices.SortFunc(f.Needs, Need.compare)
 	}
 	kept := f.Needs[:0]
 	for _, n := range f.Needs {

@@ -123,7 +123,9 @@ func (b *bed) ops(ops ...worker.Op) worker.Reply {
 	return b.w.Execute(context.Background(), &worker.Request{ID: newID(), Name: "txn", Ops: ops})
 }
 
-func key(s string) base.Key { return base.Key{Table: "t", Key: s} }
+func keyOf(table, k string) base.Key { return base.Key{Table: table, Key: k} }
+
+func key(s string) base.Key { return keyOf("t", s) }
 
 func put(k, v string) worker.Op { return worker.Op{Kind: worker.OpPut, Key: key(k), Value: []byte(v)} }
 func get(k string) worker.Op    { return worker.Op{Kind: worker.OpGet, Key: key(k)} }

@@ -15,6 +15,7 @@ import (
 	"net/url"
 
 	"github.com/tenure-faas/tenure/cmd/internal/cli"
+	"github.com/tenure-faas/tenure/internal/gctune"
 	"github.com/tenure-faas/tenure/internal/node"
 	"github.com/tenure-faas/tenure/runtime"
 )
@@ -43,7 +44,9 @@ func (f *Flags) Run(ctx context.Context, streams cli.Streams, opt Options) error
 	if err := f.Check(opt.Token); err != nil {
 		return err
 	}
-	o := node.Options{Listen: f.Listen.Listen, Data: f.Data, Native: opt.Native, Logger: f.Logger(streams.Stderr)}
+	logger := f.Logger(streams.Stderr)
+	gctune.Server(logger)
+	o := node.Options{Listen: f.Listen.Listen, Data: f.Data, Native: opt.Native, Logger: logger}
 	o.Gateway.Token, o.Gateway.ReadToken = opt.Token, f.ReadToken
 	o.Ready = func(ctx context.Context, address string) error {
 		if _, err := fmt.Fprintf(streams.Stdout, "listening on %s\n", address); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strconv"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/tenure-faas/tenure/bench"
 	"github.com/tenure-faas/tenure/bench/floor"
 	"github.com/tenure-faas/tenure/bench/load"
+	"github.com/tenure-faas/tenure/internal/gctune"
 )
 
 // floorStartTimeout bounds the start of the bare server.
@@ -77,5 +79,6 @@ type FloorServer struct {
 
 // Run prints "listening on URL" as one line and serves until ctx is done.
 func (c *FloorServer) Run(ctx context.Context, env *Env) error {
+	gctune.Server(slog.Default()) // as the servers that are compared with it
 	return failed(floor.Serve(ctx, c.Listen, env.NewServer, env.Stdout))
 }
