@@ -43,5 +43,8 @@ func ParseInvocationID(s string) (InvocationID, error) {
 	if _, err := idEncoding.Decode(id[:], []byte(s)); err != nil {
 		return InvocationID{}, Invalidf("invocation", "invocation id %q: %v", s, err)
 	}
+	if id.String() != s { // the decoder takes line breaks and spare bits
+		return InvocationID{}, Invalidf("invocation", "invocation id %q is not written as this system writes ids", s)
+	}
 	return id, nil
 }

@@ -20,7 +20,9 @@ const (
 
 // SlotCount is the number of slots, hash classes of keys. A lease covers a
 // slot, and slot order is the global lock order (lease_protocol section 1).
-const SlotCount = 1 << 20
+const SlotCount = 1 << slotBits
+
+const slotBits = 20
 
 // Slot is the hash class of a key, in [0, SlotCount).
 type Slot uint32
@@ -36,8 +38,10 @@ type Key struct {
 func (k Key) String() string { return k.Table + "/" + k.Key }
 
 // Slot returns the slot of the key: FNV-1a, 64 bit, over table, a zero byte
-// and key, folded to 20 bits. The function is part of the wire and lease
-// format: processes of one cluster must agree on it, so it may not change.
+// and key, whose bits are then mixed as in the finalizer of MurmurHash3 (short
+// keys leave the high bits of FNV uneven), and the top 20 of them taken. The
+// function is part of the wire and lease format: processes of one cluster must
+// agree on it, so it may not change.
 func (k Key) Slot() Slot {
 	h := fnvOffset
 	for i := 0; i < len(k.Table); i++ {
@@ -47,9 +51,10 @@ func (k Key) Slot() Slot {
 	for i := 0; i < len(k.Key); i++ {
 		h = (h ^ uint64(k.Key[i])) * fnvPrime
 	}
-	h ^= h >> 32
-	h ^= h >> 20
-	return Slot(h & (SlotCount - 1))
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	return Slot(h >> (64 - slotBits))
 }
 
 // Compare orders keys by the global lock order: slot, then table, then key.

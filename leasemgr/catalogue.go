@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -69,10 +70,32 @@ const versionsKept = 10
 type Catalogue struct {
 	engine store.Engine
 	loader Loader
+	logger *slog.Logger
 
-	mu   sync.Mutex // serialises writers; held while a module compiles
-	snap atomic.Pointer[snapshot]
+	// hidden are stored functions that are not in the snapshot, because a native
+	// one shadows them or they could not be loaded. Their modules are kept.
+	hidden map[string]storedFunction
+
+	mu      sync.Mutex // serialises writers; held while a module compiles
+	retired []retired  // oldest first; guarded by mu
+	snap    atomic.Pointer[snapshot]
 }
+
+// retired is a bundle that was replaced or removed. Invocations that began
+// before still run it.
+type retired struct {
+	bundle runtime.Bundle
+	since  time.Time
+}
+
+const (
+	// retiredFor is how long a retired bundle stays open: longer than the
+	// longest invocation.
+	retiredFor = workflow.MaxTimeout + time.Minute
+	// retiredMost bounds how many stay open. An invocation whose bundle is
+	// closed before ends as unavailable; nothing is lost.
+	retiredMost = 16
+)
 
 type function struct {
 	info     FunctionInfo
@@ -81,9 +104,12 @@ type function struct {
 }
 
 type flow struct {
-	info    WorkflowInfo
-	def     *workflow.Definition
+	info WorkflowInfo
+	def  *workflow.Definition
+	// program is nil, and fault says why, if what the workflow needs was not
+	// there when the catalogue was read.
 	program *Program
+	fault   error
 }
 
 // snapshot is the catalogue at one moment. It is immutable.
@@ -103,10 +129,12 @@ func (s *snapshot) Handlers(name string) ([]string, bool) {
 
 // NewCatalogue reads the catalogue from the store and loads every function in
 // it. native are functions compiled into this process; they shadow deployed
-// ones of the same name and cannot be replaced over the API. It blocks while
-// modules are loaded (milliseconds each with a warm compile cache).
-func NewCatalogue(ctx context.Context, engine store.Engine, loader Loader, native map[string]runtime.Bundle) (*Catalogue, error) {
-	c := &Catalogue{engine: engine, loader: loader}
+// ones of the same name and cannot be replaced over the API. What cannot be
+// loaded is logged and unavailable until it is deployed again; it does not keep
+// the rest from being served. It blocks while modules are loaded (milliseconds
+// each with a warm compile cache).
+func NewCatalogue(ctx context.Context, engine store.Engine, loader Loader, native map[string]runtime.Bundle, logger *slog.Logger) (*Catalogue, error) {
+	c := &Catalogue{engine: engine, loader: loader, logger: logger, hidden: map[string]storedFunction{}}
 	s := &snapshot{functions: map[string]*function{}, workflows: map[string]*flow{}}
 	for name, bundle := range native {
 		s.functions[name] = newFunction(FunctionInfo{Name: name, Runtime: "native", Handlers: bundle.Handlers()}, bundle)
@@ -136,17 +164,20 @@ func (c *Catalogue) readFunctions(ctx context.Context, s *snapshot) error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(stored)) {
+		f := stored[name]
 		if _, shadowed := s.functions[name]; shadowed {
+			c.hidden[name] = f
 			continue
 		}
-		f := stored[name]
 		module, found, err := c.engine.Get(nil, store.ModuleKey(f.Version))
 		if err != nil || !found {
 			return fmt.Errorf("module %s of function %q is not in the store: %w", f.Version, name, cmp.Or(err, errors.New("not found")))
 		}
 		bundle, err := c.loader.Load(ctx, name, module, f.Isolate)
 		if err != nil {
-			return fmt.Errorf("load function %q: %w", name, err)
+			c.logger.Error("a deployed function cannot be loaded; deploy it again", "function", name, "version", f.Version, "err", err)
+			c.hidden[name] = f
+			continue
 		}
 		s.functions[name] = newFunction(f.info(name, bundle), bundle)
 	}
@@ -166,18 +197,17 @@ func newFunction(info FunctionInfo, b runtime.Bundle) *function {
 }
 
 func (c *Catalogue) readWorkflows(s *snapshot) error {
-	var faults []error
 	lo, hi := store.WorkflowRange()
-	err := scanJSON(c.engine, lo, hi, func(name string, info WorkflowInfo) {
+	return scanJSON(c.engine, lo, hi, func(name string, info WorkflowInfo) {
 		def, err := workflow.Parse(info.Definition, workflow.JSON)
 		if err == nil {
 			err = s.add(info, def)
 		}
 		if err != nil {
-			faults = append(faults, fmt.Errorf("workflow %q in the store: %w", name, err))
+			c.logger.Error("a workflow cannot run", "workflow", name, "err", err)
+			s.workflows[name] = &flow{info: info, def: def, fault: err}
 		}
 	})
-	return errors.Join(append(faults, err)...)
 }
 
 // scanJSON decodes every value in a range of one-byte-prefixed names.
@@ -216,7 +246,15 @@ func (s *snapshot) with(functions map[string]*function) (*snapshot, error) {
 	next := &snapshot{functions: functions, workflows: make(map[string]*flow, len(s.workflows))}
 	for _, name := range slices.Sorted(maps.Keys(s.workflows)) {
 		f := s.workflows[name]
-		if err := next.add(f.info, f.def); err != nil {
+		if f.def == nil {
+			next.workflows[name] = f
+			continue
+		}
+		err := next.add(f.info, f.def)
+		switch {
+		case err != nil && f.program == nil:
+			next.workflows[name] = &flow{info: f.info, def: f.def, fault: err}
+		case err != nil:
 			return nil, base.Errorf(base.InUse, "workflow %q needs what this would remove: %v", name, err)
 		}
 	}
@@ -264,11 +302,23 @@ func (c *Catalogue) DeployFunction(ctx context.Context, name string, module []by
 	if err != nil {
 		return FunctionInfo{}, false, errors.Join(err, bundle.Close())
 	}
-	info := functions[name].info
 	if old != nil {
-		return info, true, old.bundle.Close()
+		c.retire(old.bundle)
 	}
-	return info, true, nil
+	return functions[name].info, true, nil
+}
+
+// retire closes a bundle once nothing can be running it any more, and those
+// whose time has come. The caller holds mu.
+func (c *Catalogue) retire(b runtime.Bundle) {
+	now := time.Now()
+	c.retired = append(c.retired, retired{b, now})
+	for len(c.retired) > retiredMost || now.Sub(c.retired[0].since) > retiredFor {
+		if err := c.retired[0].bundle.Close(); err != nil {
+			c.logger.Warn("close a replaced bundle", "err", err)
+		}
+		c.retired = c.retired[1:]
+	}
 }
 
 // store makes a change durable, drops modules that nothing names any more, and
@@ -283,6 +333,13 @@ func (c *Catalogue) store(next *snapshot, change func(store.Batch) error) error 
 	for _, f := range next.functions {
 		for _, v := range f.info.Versions {
 			named[v.Version] = true
+		}
+	}
+	for name, f := range c.hidden {
+		if next.functions[name] == nil || next.functions[name].info.Runtime == "native" {
+			for _, v := range f.Versions {
+				named[v.Version] = true
+			}
 		}
 	}
 	for _, f := range c.snap.Load().functions {
@@ -331,10 +388,10 @@ func (c *Catalogue) RemoveFunction(_ context.Context, name string) error {
 		b.Delete(store.FunctionKey(name))
 		return nil
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		c.retire(f.bundle)
 	}
-	return f.bundle.Close()
+	return err
 }
 
 func notFound(what, name string) error { return base.Errorf(base.NotFound, "no %s %q", what, name) }
@@ -426,10 +483,14 @@ func (c *Catalogue) Workflow(name string) (WorkflowInfo, error) {
 
 // Program returns a workflow ready to run. It does not block.
 func (c *Catalogue) Program(name string) (*Program, error) {
-	if f := c.snap.Load().workflows[name]; f != nil {
-		return f.program, nil
+	f := c.snap.Load().workflows[name]
+	switch {
+	case f == nil:
+		return nil, notFound("workflow", name)
+	case f.program == nil:
+		return nil, base.Errorf(base.Unavailable, "workflow %q cannot run here: %v", name, f.fault)
 	}
-	return nil, notFound("workflow", name)
+	return f.program, nil
 }
 
 // HandlerProgram returns one handler as a workflow of its own. It does not
@@ -461,6 +522,10 @@ func (c *Catalogue) Close() error {
 	for _, f := range c.snap.Load().functions {
 		errs = append(errs, f.bundle.Close())
 	}
+	for _, r := range c.retired {
+		errs = append(errs, r.bundle.Close())
+	}
+	c.retired = nil
 	c.snap.Store(&snapshot{})
 	return errors.Join(errs...)
 }

@@ -12,9 +12,11 @@ import (
 type Membership struct {
 	// View is the number of the current view.
 	View base.View `json:"view"`
-	// Members has the incarnation, the number of starts, of each worker that is
-	// a member.
+	// Members has the incarnation of each worker that is a member.
 	Members map[string]uint64 `json:"members"`
+	// Incarnations has the number of starts of every worker that was ever
+	// admitted, so that none comes back under an earlier one's number.
+	Incarnations map[string]uint64 `json:"incarnations"`
 }
 
 var membershipKey = store.MetaKey("membership")
@@ -22,7 +24,7 @@ var membershipKey = store.MetaKey("membership")
 // ReadMembership returns the current membership; a new store has view 0 and no
 // members.
 func ReadMembership(r store.Reader) (Membership, error) {
-	m := Membership{Members: map[string]uint64{}}
+	m := Membership{Members: map[string]uint64{}, Incarnations: map[string]uint64{}}
 	raw, found, err := r.Get(nil, membershipKey)
 	if err != nil || !found {
 		return m, err
@@ -41,10 +43,9 @@ func Admit(engine store.Engine, worker string) (Membership, error) {
 	if err != nil {
 		return Membership{}, err
 	}
-	m := Membership{
-		View:    max(old.View, engine.Sealed()) + 1,
-		Members: map[string]uint64{worker: old.Members[worker] + 1},
-	}
+	m := Membership{View: max(old.View, engine.Sealed()) + 1, Incarnations: old.Incarnations}
+	m.Incarnations[worker]++
+	m.Members = map[string]uint64{worker: m.Incarnations[worker]}
 	raw, err := json.Marshal(m)
 	if err != nil {
 		return Membership{}, fmt.Errorf("encode the membership: %w", err)

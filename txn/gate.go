@@ -105,7 +105,8 @@ func (g *Gate) behind(p *Pass, n int) bool {
 }
 
 // Extend adds a write or a scan to a pass that is inside, without waiting.
-// Refused leaves the pass as it was.
+// Refused leaves the pass as it was. What the pass has already need not, and
+// should not, be asked for again: it would be refused if somebody queues for it.
 func (g *Gate) Extend(p *Pass, scans, writes []string) Status {
 	q := Pass{Scans: scans, Writes: writes}
 	for r := g.scanners.first; r != nil; r = r.sNext {

@@ -153,7 +153,12 @@ type Set struct {
 	sparePasses []*Pass
 }
 
-const indexFrom = 16
+const (
+	// indexFrom is the number of keys up to which a search beats a map.
+	indexFrom = 16
+	// spareMost bounds the memory that an empty set keeps for its next use.
+	spareMost = 128
+)
 
 // Find returns the access of a key, or nil.
 func (s *Set) Find(k base.Key) *Access {
@@ -274,14 +279,14 @@ func (s *Set) Reset() {
 }
 
 func (s *Set) recycle(a *Access) {
-	if len(s.spare) < indexFrom {
+	if len(s.spare) < spareMost {
 		*a = Access{Lock: Lock{Wake: a.Wake}}
 		s.spare = append(s.spare, a)
 	}
 }
 
 func (s *Set) recyclePass(p *Pass) {
-	if len(s.sparePasses) < indexFrom {
+	if len(s.sparePasses) < spareMost {
 		*p = Pass{Wake: p.Wake, Scans: p.Scans[:0], Writes: p.Writes[:0]}
 		s.sparePasses = append(s.sparePasses, p)
 	}

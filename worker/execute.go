@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +18,13 @@ import (
 // everything that the outcome depends on is durable. It blocks for locks, for
 // functions and for the disk, at most about until the deadline.
 func (w *Worker) Execute(ctx context.Context, req *Request) Reply {
+	defer func() {
+		// Bundles turn the panics of functions into errors; what arrives here is
+		// the platform's own, and HTTP servers would go on after it.
+		if fault := recover(); fault != nil {
+			w.opt.OnPanic(fault, debug.Stack())
+		}
+	}()
 	if w.draining.Load() {
 		return w.refuse(req, base.Errorf(base.Unavailable, "the worker is shutting down; nothing was started"))
 	}

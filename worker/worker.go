@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,6 +51,10 @@ type Options struct {
 	LogLines int
 	// Logger gets the worker's own messages; nil means slog.Default.
 	Logger *slog.Logger
+	// OnPanic is called when the worker itself, not a function, has panicked: an
+	// invariant is broken, or locks are in an unknown state. It must not return.
+	// nil means: log the panic and exit with status 1.
+	OnPanic func(fault any, stack []byte)
 }
 
 // EnsureDefaults replaces zero fields by their defaults.
@@ -69,6 +74,13 @@ func (o *Options) EnsureDefaults() {
 	setDefault(&o.LogLines, 4096)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.OnPanic == nil {
+		logger := o.Logger
+		o.OnPanic = func(fault any, stack []byte) {
+			logger.Error("the worker broke an invariant; stopping rather than answering wrongly", "panic", fault, "stack", string(stack))
+			os.Exit(1)
+		}
 	}
 }
 

@@ -133,7 +133,7 @@ func build(ctx context.Context, opt Options, engine store.Engine, rt *wasm.Runti
 		return nil, err
 	}
 	opt.Worker.View = members.View
-	catalogue, err := leasemgr.NewCatalogue(ctx, engine, loader{rt}, opt.Native)
+	catalogue, err := leasemgr.NewCatalogue(ctx, engine, loader{rt}, opt.Native, opt.Logger)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,1 @@
+package attic // want attic is in no room

@@ -1,0 +1,3 @@
+// Package detached has a comment that an empty line cuts off.
+
+package detached // want package detached has no comment

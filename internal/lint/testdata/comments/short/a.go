@@ -1,0 +1,2 @@
+// Package short
+package short // want package short has no comment

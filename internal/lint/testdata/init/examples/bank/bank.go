@@ -1,0 +1,3 @@
+package bank
+
+func init() {} // want init function

@@ -1,0 +1,3 @@
+package tenure
+
+func init() {}

@@ -1,0 +1,8 @@
+package workflow
+
+import (
+	_ "os"
+	"time"
+)
+
+var started = time.Now()

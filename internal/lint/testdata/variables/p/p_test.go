@@ -1,0 +1,3 @@
+package p
+
+func test() { count = 7 }

@@ -1,0 +1,5 @@
+package p
+
+var other error
+
+func init() { other = nil } // want variable other

@@ -1,0 +1,5 @@
+package p
+
+import "unsafe" // want import of "unsafe"
+
+var size = unsafe.Sizeof(0)
