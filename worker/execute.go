@@ -25,9 +25,6 @@ func (w *Worker) Execute(ctx context.Context, req *Request) Reply {
 			w.opt.OnPanic(fault, debug.Stack())
 		}
 	}()
-	if w.draining.Load() {
-		return w.refuse(req, base.Errorf(base.Unavailable, "the worker is shutting down; nothing was started"))
-	}
 	deadline := req.Deadline
 	if deadline.IsZero() {
 		deadline = time.Now().Add(w.opt.Timeout)
@@ -166,8 +163,7 @@ func (inv *invocation) recycle() {
 func (w *Worker) admit(ctx context.Context) *base.Error {
 	select {
 	case w.slots <- struct{}{}:
-		w.running.Add(1)
-		return nil
+		return w.enter()
 	default:
 	}
 	defer w.queued.Add(-1)
@@ -176,11 +172,29 @@ func (w *Worker) admit(ctx context.Context) *base.Error {
 	}
 	select {
 	case w.slots <- struct{}{}:
-		w.running.Add(1)
-		return nil
+		return w.enter()
+	case <-w.stopping:
+		return w.shuttingDown()
 	case <-ctx.Done():
 		return base.Errorf(base.Timeout, "the deadline passed while the invocation waited to run: the outcome is unchanged (nothing was started)")
 	}
+}
+
+// enter begins to run with the slot just taken, unless the worker is stopping:
+// it is checked after the slot is taken because Drain waits for all slots.
+func (w *Worker) enter() *base.Error {
+	select {
+	case <-w.stopping:
+		<-w.slots
+		return w.shuttingDown()
+	default:
+		w.running.Add(1)
+		return nil
+	}
+}
+
+func (w *Worker) shuttingDown() *base.Error {
+	return base.Errorf(base.Unavailable, "the worker is shutting down; nothing was started")
 }
 
 func (w *Worker) leave() {

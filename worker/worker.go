@@ -142,11 +142,13 @@ type Worker struct {
 
 	// slots has a token for each invocation that may run; queued counts those
 	// that wait for one.
-	slots    chan struct{}
-	queued   atomic.Int64
-	running  atomic.Int64
-	draining atomic.Bool
-	local    atomic.Uint64
+	slots   chan struct{}
+	queued  atomic.Int64
+	running atomic.Int64
+	local   atomic.Uint64
+	// stopping is closed by the first Drain.
+	stopping chan struct{}
+	stop     sync.Once
 
 	pool sync.Pool // *invocation
 }
@@ -158,7 +160,7 @@ func New(opt Options, engine store.Engine) (*Worker, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, err
 	}
-	w := &Worker{opt: opt, engine: engine, slots: make(chan struct{}, opt.MaxRunning)}
+	w := &Worker{opt: opt, engine: engine, slots: make(chan struct{}, opt.MaxRunning), stopping: make(chan struct{})}
 	for i := range w.shards {
 		w.shards[i].table = txn.NewTable(opt.CacheBytes / shardCount)
 	}
@@ -187,10 +189,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 }
 
-// Drain refuses new invocations and waits until the running ones have ended or
-// ctx is done. It may be called more than once.
+// Drain refuses new and queued invocations and waits until the running ones
+// have ended or ctx is done. It may be called more than once.
 func (w *Worker) Drain(ctx context.Context) error {
-	w.draining.Store(true)
+	w.stop.Do(func() { close(w.stopping) })
 	for i := range cap(w.slots) {
 		select {
 		case w.slots <- struct{}{}:
