@@ -10,7 +10,7 @@ N ?= 20
 RACE ?= ./cmd/gateway/... ./bench/load/... ./gateway/... ./internal/node/... ./leasemgr/... ./runtime/... ./store/... ./txn/... ./worker/...
 
 .DEFAULT_GOAL := build
-.PHONY: build dev test test-race check fuzz bench-main soak crash clean toolchain
+.PHONY: build dev test test-race check fuzz bench-main bench-guest soak crash clean toolchain
 
 # go.mod's version, compared by its two numbers: Go before 1.21 cannot read it
 # and says something that helps nobody.
@@ -59,9 +59,19 @@ fuzz: toolchain
 # The comparison of the README; takes minutes and wants the machine to itself.
 bench-main: build
 	bin/tenure bench main --report bench-report.md
+	$(GO) test -run '^$$' -bench '^BenchmarkTransfer$$' -benchmem ./worker
 
-# A server of its own under transfers for T, with retries; its data goes with it.
+# What the sandbox costs: metered against unmetered guests, and a call with one
+# Get against a native one.
+bench-guest: toolchain
+	$(GO) test -run '^$$' -bench '^BenchmarkMetered' ./runtime/wasm/meter
+	$(GO) test -run '^$$' -bench '^BenchmarkCallGet' ./runtime/wasm
+	$(GO) test -run '^$$' -bench '^BenchmarkHandlers' ./internal/node
+
+# A million calls of wasm handlers with flat memory in guest and host, then a
+# server of its own under transfers for T, with retries; its data goes with it.
 soak: build
+	$(GO) test ./runtime/wasm -run '^TestSoak$$' -v -timeout 60m -args -soak.calls=1000000
 	@data=$$(mktemp -d) && trap 'kill $$server 2>/dev/null; wait $$server; rm -rf "$$data"' EXIT && trap 'exit 130' INT TERM && \
 	{ bin/tenure dev --listen 127.0.0.1:0 --data "$$data/d" --example bank --runtime native >"$$data/out" & } && server=$$! && \
 	until grep -q 'try:' "$$data/out"; do kill -0 $$server || exit 1; sleep 0.1; done && \

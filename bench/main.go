@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -194,8 +195,40 @@ func (s *suite) start(ctx context.Context) error {
 		if err := load.Preload(ctx, p); err != nil {
 			return fmt.Errorf("server %s: %w", server.name, errors.Join(err, child.Alive()))
 		}
+		if err := awaitWorkflow(ctx, child, "transfer"); err != nil {
+			return fmt.Errorf("server %s: %w", server.name, err)
+		}
 	}
 	return nil
+}
+
+// awaitWorkflow blocks until a server that deploys its example after it has
+// begun to listen has the workflow; at most startTimeout.
+func awaitWorkflow(ctx context.Context, child *Child, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	retry := time.NewTicker(50 * time.Millisecond)
+	defer retry.Stop()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, child.URL+"/v1/workflows/"+name, nil)
+		if err != nil {
+			return fmt.Errorf("ask for workflow %s: %w", name, err)
+		}
+		req.Close = true
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			err = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return err
+			}
+			err = errors.Join(err, errors.New(resp.Status))
+		}
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+			return fmt.Errorf("workflow %s was not deployed within %v: %w", name, startTimeout, errors.Join(err, child.Alive()))
+		}
+	}
 }
 
 // measure runs one case of one round and keeps its figure.

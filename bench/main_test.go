@@ -66,6 +66,9 @@ func dev(ctx context.Context, args []string) error {
 		_, _ = fmt.Fprintf(w, `{"loaded":%d}`, strings.Count(string(body), "\n"))
 	})
 	refuse := os.Getenv("TENURE_TEST_REFUSE") != ""
+	mux.HandleFunc("GET /v1/workflows/transfer", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusOK)
+	})
 	mux.HandleFunc("POST /v1/workflows/transfer/invoke", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		if refuse {
