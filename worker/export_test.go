@@ -2,5 +2,11 @@ package worker
 
 import "time"
 
-// Sweep runs the sweeper once, as Run does at every tick.
-func (w *Worker) Sweep(now time.Time) error { return w.sweep(now) }
+// Sweep runs the sweeper once over everything, as Run does bit by bit.
+func (w *Worker) Sweep(now time.Time) error {
+	from, err := w.sweep(now, nil)
+	for from != nil && err == nil {
+		from, err = w.sweep(now, from)
+	}
+	return err
+}

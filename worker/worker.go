@@ -177,12 +177,14 @@ func New(opt Options, engine store.Engine) (*Worker, error) {
 func (w *Worker) Run(ctx context.Context) error {
 	tick := time.NewTicker(w.opt.SweepEvery)
 	defer tick.Stop()
+	var from []byte // where the next sweep goes on
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := w.sweep(time.Now()); err != nil {
+			var err error
+			if from, err = w.sweep(time.Now(), from); err != nil {
 				w.opt.Logger.Error("sweep of expired records", "err", err)
 			}
 		}
