@@ -11,5 +11,6 @@
 // Invariants: a change is durable before it is visible; a snapshot never names
 // a function or handler that is not deployed in it; views only grow.
 //
-// Start reading at Admit and Catalogue.
+// Start reading at Admit and Catalogue; changes to it are in change.go, the immutable
+// snapshot that invocations read in snapshot.go.
 package leasemgr
