@@ -73,9 +73,13 @@ func TestExitStatus(t *testing.T) {
 		{422, "idempotency-mismatch"}, {429, "overloaded"}, {503, "unavailable"}, {503, "conflict"}, {504, "timeout"},
 		{405, "method-not-allowed"},
 	} {
+		text := "Title: the detail: the reason"
+		if problem.word == "aborted" {
+			text = "the reason"
+		}
 		table = append(table, row{
 			problem.word, server.URL, []string{"get", fmt.Sprintf("%d/%s", problem.status, problem.word)},
-			1, "tenure: " + problem.word + ": Title: the detail: the reason\n",
+			1, "tenure: " + problem.word + ": " + text + "\n",
 		})
 	}
 	for _, test := range table {
@@ -123,7 +127,7 @@ func TestCalls(t *testing.T) {
 		{"workflows", []string{"workflows"}, "", "GET /v1/workflows ", workflows, "", []string{"NAME  REVISION  KIND         STEPS        OUTPUT  TIMEOUT\npay          2  transaction  zulu, alpha  zulu    5s\n"}},
 		{"workers", []string{"workers"}, "", "GET /v1/cluster ", `{"view":4,"workers":[{"id":"w1","address":"a:1","provider":"tcp","load":3}]}`, "", []string{"WORKER  ADDRESS  PROVIDER  LOAD  VIEW\nw1      a:1      tcp          3     4\n"}},
 		{"workers JSON", []string{"workers", "--output=json"}, "", "GET /v1/cluster ", `{"view":4}`, "", []string{"{\n  \"view\": 4\n}\n"}},
-		{"invocation", []string{"invocation", "0abc"}, "", "GET /v1/invocations/0abc ", record, "", []string{"state     aborted", "took      250ms", "error     aborted: T: no funds"}},
+		{"invocation", []string{"invocation", "0abc"}, "", "GET /v1/invocations/0abc ", record, "", []string{"state     aborted", "took      250ms", "error     aborted: no funds"}},
 		{"logs", []string{"logs", "--workflow=pay", "--after=3"}, "", "GET /v1/logs?after=3&workflow=pay ", line + "\n", "", []string{" pay/zulu 0abc a\ufffdb"}},
 		{"logs JSON", []string{"logs", "-f", "--output=json"}, "", "GET /v1/logs?follow=true ", line + "\n", "", []string{line + "\n"}},
 		{"version", []string{"version", "--output=json"}, "", "", "", "", []string{`"platform": "`}},

@@ -62,7 +62,7 @@ func TestErrors(t *testing.T) {
 		{
 			"aborted", 409,
 			`{"type":"https://tenure.dev/problems/aborted","title":"The function aborted","status":409,"detail":"nothing was changed","reason":"insufficient funds","invocation":"0abc"}`, "",
-			"aborted: The function aborted: nothing was changed: insufficient funds (invocation 0abc)", -1,
+			"aborted: insufficient funds (invocation 0abc)", -1,
 		},
 		{
 			"detail equals title", 404, `{"type":"https://tenure.dev/problems/not-found","title":"Not found","detail":"Not found"}`, "",
@@ -70,7 +70,7 @@ func TestErrors(t *testing.T) {
 		},
 		{
 			"control characters", 409, `{"type":"x/aborted","title":"T","reason":"a\u001b[31m\nb"}`, "",
-			"aborted: T: a\ufffd[31m b", -1,
+			"aborted: a\ufffd[31m b", -1,
 		},
 		{"retry after", 429, `{"type":"x/overloaded","title":"Overloaded"}`, "7", "overloaded: Overloaded", 7 * time.Second},
 		{"retry after a date", 503, `{"type":"x/unavailable","title":"U"}`, "Fri, 31 Dec 1999 23:59:59 GMT", "unavailable: U", -1},

@@ -58,11 +58,14 @@ func (p *Problem) Word() string {
 // Error returns one line: word, title, detail, reason and invocation.
 func (p *Problem) Error() string {
 	parts := []string{p.Word(), p.Title}
-	if p.Detail != "" && p.Detail != p.Title {
+	switch {
+	case p.Reason != "" && p.Word() == "aborted": // what the function said is what its caller wants to know
+		parts = []string{p.Word(), p.Reason}
+	case p.Detail != "" && p.Detail != p.Title:
 		parts = append(parts, p.Detail)
-	}
-	if p.Reason != "" {
-		parts = append(parts, p.Reason)
+		if p.Reason != "" {
+			parts = append(parts, p.Reason)
+		}
 	}
 	line := strings.Join(parts, ": ")
 	if p.Invocation != "" {
