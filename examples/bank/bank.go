@@ -2,7 +2,8 @@
 // that can neither lose nor create money.
 //
 // An account is a key of the table accounts, its balance a decimal integer; an
-// account that was never opened has the balance 0. The workflow transfer, in
+// account that was never opened has the balance 0. Requests name an account by
+// a string or a number. The workflow transfer, in
 // tenure.yaml, runs Withdraw and then Deposit in one transaction. The handlers
 // run compiled in or, from the program in function/, as a WebAssembly module.
 //
@@ -128,12 +129,16 @@ func raise(ctx *tenure.Context, name string, amount int64) (int64, error) {
 	return balance, ctx.PutInt(accounts, name, balance)
 }
 
+// account reads the name of an account: a string, or a number, which the
+// workflow's key expressions take as it is written.
 func account(in tenure.JSON, field string) (string, error) {
-	name := in.Get(field)
-	if len(name.Raw()) <= len(`""`) || !name.IsString() {
-		return "", errAccount
+	value := in.Get(field)
+	if value.IsString() || value.IsNumber() {
+		if name := value.String(); name != "" {
+			return name, nil
+		}
 	}
-	return name.String(), nil
+	return "", errAccount
 }
 
 func positive(in tenure.JSON) (int64, error) {

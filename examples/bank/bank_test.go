@@ -27,6 +27,7 @@ func TestTransfer(t *testing.T) {
 		{name: "to a new account", input: `{"from":"ann","to":"eve","amount":1}`, output: `{"from_balance":99,"to_balance":1}`, ann: "99", bob: "5"},
 		{name: "to itself", input: `{"from":"ann","to":"ann","amount":30}`, output: `{"from_balance":100,"to_balance":100}`, ann: "100", bob: "5"},
 		{name: "unknown fields", input: `{"x":{"from":"bob"},"from":"ann","to":"bob","amount":1,"note":null}`, output: `{"from_balance":99,"to_balance":6}`, ann: "99", bob: "6"},
+		{name: "numbers as names", input: `{"from":7,"to":8.50,"amount":2}`, output: `{"from_balance":1,"to_balance":6}`, ann: "100", bob: "5"},
 		{name: "too much", input: `{"from":"ann","to":"bob","amount":101}`, reason: "insufficient funds"},
 		{name: "to itself, too much", input: `{"from":"ann","to":"ann","amount":101}`, reason: "insufficient funds"},
 		{name: "from nowhere", input: `{"from":"eve","to":"bob","amount":1}`, reason: "insufficient funds"},
@@ -38,6 +39,8 @@ func TestTransfer(t *testing.T) {
 		{name: "huge", input: `{"from":"ann","to":"bob","amount":9223372036854775808}`, reason: "invalid amount"},
 		{name: "no sender", input: `{"to":"bob","amount":1}`, reason: "invalid account"},
 		{name: "empty receiver", input: `{"from":"ann","to":"","amount":1}`, reason: "invalid account"},
+		{name: "a truth value", input: `{"from":"ann","to":true,"amount":1}`, reason: "invalid account"},
+		{name: "an object as receiver", input: `{"from":"ann","to":{"id":1},"amount":1}`, reason: "invalid account"},
 		{name: "not an object", input: `[]`, reason: "invalid account"},
 		{name: "overflow", input: `{"from":"ann","to":"rich","amount":1}`, reason: "balance too large"},
 		{name: "not a number", input: `{"from":"ann","to":"odd","amount":1}`, reason: "accounts/odd is not a decimal 64-bit integer"},
@@ -48,6 +51,8 @@ func TestTransfer(t *testing.T) {
 			host.Set("accounts", "bob", "5")
 			host.Set("accounts", "rich", "9223372036854775807")
 			host.Set("accounts", "odd", "x")
+			host.Set("accounts", "7", "3")
+			host.Set("accounts", "8.50", "4")
 			output, err := transfer(host, tt.input)
 			if tt.reason != "" {
 				var aborted *tenure.AbortError

@@ -34,6 +34,8 @@ type instance struct {
 	stack       [2]uint64
 	names       [4]string // names of tables and the like seen lately, to save their copies
 	nextName    int       // the place in names that is replaced next
+	lastKey     string    // for the same
+	scratch     [20]byte  // the text of put_int
 
 	// What follows belongs to the current call.
 
@@ -69,7 +71,12 @@ func (c *callContext) Value(key any) any {
 	return nil
 }
 
-func instanceOf(ctx context.Context) *instance { return ctx.Value(instanceKey{}).(*instance) }
+func instanceOf(ctx context.Context) *instance {
+	if c, ok := ctx.(*callContext); ok {
+		return c.instance
+	}
+	return ctx.Value(instanceKey{}).(*instance) // during the start the engine wraps the context
+}
 
 // errStopped is the panic that ends a call whose context ended.
 var errStopped = errors.New("stopped")

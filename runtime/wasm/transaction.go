@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/tetratelabs/wazero/api"
@@ -28,12 +29,15 @@ func transactionImports() []importedFunction {
 	}
 	return []importedFunction{
 		function("input", "i", "", hostInput),
+		function("field", "iiii", "I", hostField),
 		function("output", "ii", "", hostOutput),
 		function("fail", "ii", "", hostFail),
 		function("abort", "ii", "", hostAbort),
 		function("get", "iiiiii", "I", hostGet),
 		function("fetch", "i", "", hostFetch),
+		function("get_int", "iiiii", "i", hostGetInt),
 		function("put", "iiiiii", "i", hostPut),
+		function("put_int", "iiiiI", "i", hostPutInt),
 		function("delete", "iiii", "i", hostDelete),
 		function("add", "iiiiI", "i", hostAdd),
 		function("scan", "iiiiiii", "I", hostScan),
@@ -114,6 +118,51 @@ func hostPut(in *instance, memory api.Memory, stack []uint64) {
 	}
 	in.inHost = true
 	err := in.host.Put(table, key, value)
+	in.inHost = false
+	in.answer(stack, err)
+}
+
+// hostGetInt is get for a decimal integer, 0 if the key is absent. It saves the guest from parsing.
+func hostGetInt(in *instance, memory api.Memory, stack []uint64) {
+	table, key, ok := in.key(memory, stack, "get_int")
+	result := view(memory, stack[4], 8, "get_int")
+	if !ok {
+		refuseShort(stack)
+		return
+	}
+	in.inHost = true
+	value, found, err := in.host.Get(table, key)
+	in.inHost = false
+	var n int64
+	if err == nil && found {
+		if n, ok = parseInt(value); !ok {
+			in.refusal = table + "/" + key + " is not a decimal 64-bit integer"
+			refuseShort(stack)
+			return
+		}
+	}
+	binary.LittleEndian.PutUint64(result, uint64(n))
+	in.answer(stack, err)
+}
+
+// parseInt reads a decimal integer as the SDK does: without a plus sign.
+func parseInt(value []byte) (int64, bool) {
+	if len(value) == 0 || value[0] == '+' {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(string(value), 10, 64)
+	return n, err == nil
+}
+
+// hostPutInt is put of a decimal integer.
+func hostPutInt(in *instance, memory api.Memory, stack []uint64) {
+	table, key, ok := in.key(memory, stack, "put_int")
+	if !ok {
+		refuseShort(stack)
+		return
+	}
+	in.inHost = true
+	err := in.host.Put(table, key, strconv.AppendInt(in.scratch[:0], int64(stack[4]), 10))
 	in.inHost = false
 	in.answer(stack, err)
 }
@@ -225,7 +274,7 @@ func hostLastError(in *instance, memory api.Memory, stack []uint64) {
 }
 
 // key reads a table and a key, or the prefix of one, from the first four arguments. ok is false if one is too long for
-// any transaction; refusal says so.
+// any transaction; refusal says so. The key of the call before is not copied again: many handlers read it and write it.
 func (in *instance) key(memory api.Memory, stack []uint64, what string) (table, key string, ok bool) {
 	bytes := view(memory, stack[2], stack[3], what)
 	table = in.name(memory, stack[0], stack[1], what)
@@ -233,7 +282,10 @@ func (in *instance) key(memory api.Memory, stack []uint64, what string) (table, 
 		in.refusal = fmt.Sprintf("%s: a key in table %q has %d bytes, the limit is %d", what, table, len(bytes), base.MaxKeyBytes)
 		return table, "", false
 	}
-	return table, string(bytes), true
+	if string(bytes) != in.lastKey {
+		in.lastKey = string(bytes)
+	}
+	return table, in.lastKey, true
 }
 
 // name reads the name of a table, function, handler or step. One that is too long to be valid is cut, to a length that

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 )
 
@@ -18,9 +17,8 @@ type Handler func(ctx *Context) ([]byte, error)
 // After an error from one of its methods the handler should return, with that
 // error: the platform knows what happened and repeats the run or reports it.
 type Context struct {
-	host    Host
-	input   []byte
-	scratch [20]byte // the decimal text of PutInt
+	host  Host
+	input []byte
 }
 
 // Entry is one entry of a Scan. Key and Value may not be modified; they are
@@ -94,17 +92,7 @@ func (c *Context) Get(table, key string) (value []byte, found bool, err error) {
 
 // GetInt returns a value that is a decimal 64-bit integer; an absent key counts
 // as 0. Another value is an error.
-func (c *Context) GetInt(table, key string) (int64, error) {
-	value, found, err := c.host.Get(table, key)
-	if err != nil || !found {
-		return 0, err
-	}
-	n, ok := parseInt(value)
-	if !ok {
-		return 0, errors.New(table + "/" + key + " is not a decimal 64-bit integer")
-	}
-	return n, nil
-}
+func (c *Context) GetInt(table, key string) (int64, error) { return getInt(c.host, table, key) }
 
 // Put sets a value. The bytes are copied.
 func (c *Context) Put(table, key string, value []byte) error {
@@ -113,7 +101,7 @@ func (c *Context) Put(table, key string, value []byte) error {
 
 // PutInt sets a value to a decimal integer, as GetInt and Add read it.
 func (c *Context) PutInt(table, key string, value int64) error {
-	return c.host.Put(table, key, strconv.AppendInt(c.scratch[:0], value, 10))
+	return putInt(c.host, table, key, value)
 }
 
 // Delete removes a key; it is no error if the key is absent.
@@ -167,25 +155,20 @@ func (c *Context) Log(format string, args ...any) {
 // same id, which makes it a good key for what the invocation creates.
 func (c *Context) InvocationID() string { return c.host.InvocationID() }
 
-// parseInt reads a decimal integer without the copy that strconv would need.
-func parseInt(b []byte) (n int64, ok bool) {
-	digits := b
-	negative := len(b) > 0 && b[0] == '-'
-	if negative {
-		digits = b[1:]
+// readInt is GetInt on any host.
+func readInt(host Host, table, key string) (int64, error) {
+	value, found, err := host.Get(table, key)
+	if err != nil || !found {
+		return 0, err
 	}
-	if len(digits) == 0 || len(digits) > 19 {
-		return 0, false
+	n, ok := parseInt(value)
+	if !ok {
+		return 0, errors.New(table + "/" + key + " is not a decimal 64-bit integer")
 	}
-	var u uint64 // 19 digits fit
-	for _, c := range digits {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		u = u*10 + uint64(c-'0')
-	}
-	if negative {
-		return -int64(u), u <= 1<<63
-	}
-	return int64(u), u < 1<<63
+	return n, nil
+}
+
+// writeInt is PutInt on any host.
+func writeInt(host Host, table, key string, value int64) error {
+	return host.Put(table, key, appendInt(make([]byte, 0, 20), value))
 }

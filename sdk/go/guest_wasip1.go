@@ -18,6 +18,10 @@ import (
 //go:noescape
 func hostInput(buf *byte)
 
+//go:wasmimport tenure field
+//go:noescape
+func hostField(text *byte, size int32, name string) int64
+
 //go:wasmimport tenure output
 //go:noescape
 func hostOutput(data *byte, size int32)
@@ -41,6 +45,14 @@ func hostFetch(buf *byte)
 //go:wasmimport tenure put
 //go:noescape
 func hostPut(table, key string, value *byte, size int32) int32
+
+//go:wasmimport tenure get_int
+//go:noescape
+func hostGetInt(table, key string, n *int64) int32
+
+//go:wasmimport tenure put_int
+//go:noescape
+func hostPutInt(table, key string, value int64) int32
 
 //go:wasmimport tenure delete
 //go:noescape
@@ -93,9 +105,9 @@ const arenaBytes = 32 << 10
 // yieldEvery is the number of calls after which the collector gets its turn. It
 // runs in goroutines of its own, and those only when a handler's yields: without
 // that the heap of a guest may grow for ever. A yield costs about 1.6
-// microseconds, five times as much as an empty call, so not each call makes one;
+// microseconds, several times as much as an empty call, so not each call makes one;
 // a heap that grows by several megabytes in a call starts the collector anyway.
-const yieldEvery = 8
+const yieldEvery = 64
 
 // guest is the one guestHost of this module: an instance runs one call at a
 // time.
@@ -107,9 +119,9 @@ var guest guestHost
 type guestHost struct {
 	context Context
 	names   []byte // what tenure_handlers returned; referenced by the platform
-	input   []byte
 	arena   []byte // its length is what the current call has been handed
 	calls   uint32 // since the start
+	chunks  chunks
 }
 
 //go:wasmexport tenure_handlers
@@ -140,17 +152,19 @@ func exportInvoke(handler, inputLen int32) int32 {
 }
 
 func (g *guestHost) invoke(handler int32, inputLen int) int32 {
-	if cap(g.input) < inputLen {
-		g.input = make([]byte, inputLen, inputLen+inputLen/4)
+	c := &g.context
+	if c.host == nil {
+		c.host = g
 	}
-	g.input = g.input[:inputLen]
+	if cap(c.input) < inputLen {
+		c.input = make([]byte, inputLen, inputLen+inputLen/4)
+	}
+	c.input = c.input[:inputLen] // the buffer of the last call
 	if inputLen > 0 {
-		hostInput(&g.input[0])
+		hostInput(&c.input[0])
 	}
 	g.arena = g.arena[:0]
-	g.context.host = g
-	g.context.input = g.input
-	output, err := registry[handler].handler(&g.context)
+	output, err := registry[handler].handler(c)
 	if err != nil {
 		hostFail(err.Error())
 		return 1

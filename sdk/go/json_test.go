@@ -74,6 +74,9 @@ func TestScalars(t *testing.T) {
 		if b, ok := v.Bool(); ok != tt.isB || b != tt.b {
 			t.Errorf("%s: Bool %v, %v", tt.path, b, ok)
 		}
+		if v.IsNumber() != tt.isFloat {
+			t.Errorf("%s: IsNumber %v", tt.path, v.IsNumber())
+		}
 		if v.IsString() != tt.isString {
 			t.Errorf("%s: IsString %v", tt.path, v.IsString())
 		}
@@ -160,6 +163,28 @@ func TestObject(t *testing.T) {
 	}
 	if !json.Valid(got) {
 		t.Error("not valid JSON")
+	}
+}
+
+// TestObjectAfterBytes expects that texts stay as they were.
+func TestObjectAfterBytes(t *testing.T) {
+	o := NewObject().Int("a", 1)
+	first := o.Bytes()
+	second := o.Int("b", 2).Bytes()
+	third := o.Str("c", strings.Repeat("x", 2*objectBytes)).Bytes()
+	if string(first) != `{"a":1}` || string(second) != `{"a":1,"b":2}` || !json.Valid(third) {
+		t.Errorf("got %s, %s, %s", first, second, third)
+	}
+}
+
+// TestObjectGrows puts a name at every distance from the end of the first room.
+func TestObjectGrows(t *testing.T) {
+	for n := range objectBytes + 10 {
+		value := strings.Repeat("x", n)
+		got := string(NewObject().Str("value", value).Int("last_one", 12).Bytes())
+		if want := `{"value":"` + value + `","last_one":12}`; got != want {
+			t.Fatalf("got %s, want %s", got, want)
+		}
 	}
 }
 

@@ -15,10 +15,12 @@ type Object struct {
 	buf []byte // the object without its closing brace
 }
 
-// NewObject returns an empty object.
-func NewObject() *Object {
-	return &Object{buf: append(make([]byte, 0, 120), '{')}
-}
+// objectBytes is what an object has room for before it has to be copied.
+const objectBytes = 128
+
+// NewObject returns an empty object. It is small enough to be inlined, so that
+// an object which does not leave its function is on the stack.
+func NewObject() *Object { return &Object{buf: newBuffer()} }
 
 // Str adds a string. Bytes that are not UTF-8 become U+FFFD.
 func (o *Object) Str(name, value string) *Object {
@@ -30,7 +32,7 @@ func (o *Object) Str(name, value string) *Object {
 // Int adds an integer.
 func (o *Object) Int(name string, value int64) *Object {
 	o.name(name)
-	o.buf = strconv.AppendInt(o.buf, value, 10)
+	o.buf = appendInt(o.buf, value)
 	return o
 }
 
@@ -63,18 +65,39 @@ func (o *Object) Raw(name string, value []byte) *Object {
 	return o
 }
 
-// Bytes returns the object's text, which is valid until the object is changed.
-func (o *Object) Bytes() []byte { return append(o.buf, '}') }
+// Bytes returns the object's text.
+func (o *Object) Bytes() []byte {
+	text := keepBuffer(append(o.buf, '}'))
+	o.buf = text[: len(text)-1 : len(text)-1] // a change from now on makes a copy
+	return text
+}
 
 func (o *Object) name(name string) {
-	if len(o.buf) > 1 {
-		o.buf = append(o.buf, ',')
+	n := len(o.buf)
+	if cap(o.buf)-n < len(name)+4 || !isPlain(name) {
+		if n > 1 {
+			o.buf = append(o.buf, ',')
+		}
+		o.buf = append(appendString(o.buf, name), ':')
+		return
 	}
-	o.buf = append(appendString(o.buf, name), ':')
+	// The usual name, with few checks of bounds.
+	b := o.buf[:n+len(name)+4]
+	if n > 1 {
+		b[n] = ','
+		n++
+	}
+	b[n] = '"'
+	n += 1 + copy(b[n+1:], name)
+	b[n], b[n+1] = '"', ':'
+	o.buf = b[:n+2]
 }
 
 // appendString appends s as a JSON string.
 func appendString(dst []byte, s string) []byte {
+	if isPlain(s) {
+		return append(append(append(dst, '"'), s...), '"')
+	}
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
 	start := 0 // s[start:i] needs no change

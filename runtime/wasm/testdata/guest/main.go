@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tenure-faas/tenure/sdk/go"
@@ -19,7 +20,19 @@ var (
 	garbage [][]byte
 	nothing *int
 	sum     int
+	kept    []pair
 )
+
+// pair is a string or an object's text that a handler kept, and a copy of it.
+type pair struct {
+	original string
+	bytes    []byte
+	copy     string
+}
+
+func (p pair) changed() bool {
+	return p.original != "" && p.original != p.copy || p.bytes != nil && string(p.bytes) != p.copy
+}
 
 func init() {
 	handlers := map[string]tenure.Handler{
@@ -39,7 +52,12 @@ func init() {
 		"decode": decode,
 		"json":   lightJSON,
 		"all":    all,
-		"retry":  retry,
+		"ints":   ints,
+		"keep":   keep,
+		"find": func(ctx *tenure.Context) ([]byte, error) {
+			return ctx.JSON().Get("doc").Get(ctx.JSON().Get("path").String()).Raw(), nil
+		},
+		"retry": retry,
 		"loop": func(*tenure.Context) ([]byte, error) {
 			for sum = 0; ; sum++ {
 				sum *= 3
@@ -180,6 +198,45 @@ func all(ctx *tenure.Context) ([]byte, error) {
 		Int("large", int64(len(large))).Raw("called", called).Raw("result", result).Bool("ok", ok).Bool("unknown", unknown).
 		Str("now", ctx.Now().UTC().Format(time.RFC3339Nano)).Bool("rand", ctx.Rand() == ctx.Rand()).
 		Str("id", ctx.InvocationID()).Bool("refused", refused != nil).Str("long", fmt.Sprint(long)).Bytes(), nil
+}
+
+// ints adds one to the integer that the input names.
+func ints(ctx *tenure.Context) ([]byte, error) {
+	key := ctx.JSON().Get("key").String()
+	n, err := ctx.GetInt("t", key)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.PutInt("t", key, n+1); err != nil {
+		return nil, err
+	}
+	return tenure.NewObject().Int("n", n+1).Bytes(), nil
+}
+
+// keep keeps strings and objects of one call for the next ones, and compares with copies of them.
+func keep(ctx *tenure.Context) ([]byte, error) {
+	name := ctx.JSON().Get("name").String()
+	first, second := tenure.NewObject().Str("first", name), tenure.NewObject().Str("second", name)
+	before := first.Bytes()
+	text := second.Int("n", int64(len(kept))).Bytes()
+	after := first.Int("n", int64(len(kept))).Bytes()
+	third := tenure.NewObject().Str("third", name).Bytes()
+	again := second.Bool("again", true).Bytes()
+	want := fmt.Sprintf(`{"first":%q} {"second":%q,"n":%d} {"first":%q,"n":%d} {"third":%q} {"second":%q,"n":%d,"again":true}`,
+		name, name, len(kept), name, len(kept), name, name, len(kept))
+	if got := string(bytes.Join([][]byte{before, text, after, third, again}, []byte(" "))); got != want {
+		return nil, fmt.Errorf("got %s, want %s", got, want)
+	}
+	kept = append(kept, pair{original: name, copy: strings.Clone(name)})
+	for _, b := range [][]byte{before, text, after, third, again} {
+		kept = append(kept, pair{bytes: b, copy: string(b)})
+	}
+	for _, p := range kept {
+		if p.changed() {
+			return nil, fmt.Errorf("%q became %q %q", p.copy, p.original, p.bytes)
+		}
+	}
+	return nil, nil
 }
 
 // retry keeps on after the attempt is over, as a careless author would.
