@@ -29,11 +29,12 @@ func closeEngine(t *testing.T, engine *pebble.Engine) {
 }
 
 // appendBatch tries to commit as a worker of a view does.
-func appendBatch(engine store.Engine, view base.View, n base.Number) error {
+func appendBatch(engine store.Engine, view base.View) error {
 	batch := engine.NewBatch()
 	defer batch.Release()
 	batch.Set([]byte("dt\x00k"), []byte("x"))
-	return engine.Append(view, n, batch)
+	_, err := engine.Append(view, batch)
+	return err
 }
 
 // TestAdmit starts a worker again and again, on one store and on a store that
@@ -70,14 +71,14 @@ func TestAdmitFencesThePredecessor(t *testing.T) {
 	engine := openEngine(t, vfs.NewMem())
 	defer closeEngine(t, engine)
 	first := admit(t, engine, "w")
-	if err := appendBatch(engine, first.View, 1); err != nil {
+	if err := appendBatch(engine, first.View); err != nil {
 		t.Fatal(err)
 	}
 	second := admit(t, engine, "w")
-	if err := appendBatch(engine, first.View, 2); base.KindOf(err) != base.Unavailable || err == nil {
+	if err := appendBatch(engine, first.View); base.KindOf(err) != base.Unavailable || err == nil {
 		t.Errorf("a batch of the old view: %v, want a refusal of kind unavailable", err)
 	}
-	if err := appendBatch(engine, second.View, 2); err != nil {
+	if err := appendBatch(engine, second.View); err != nil {
 		t.Errorf("a batch of the new view: %v", err)
 	}
 }

@@ -2,8 +2,8 @@
 // the layout of what they keep in it.
 //
 // An Engine is an ordered key-value engine with atomic batches. Two kinds of
-// writer use it. A worker appends numbered batches: Append fixes a batch's
-// place in the log and makes it visible, WaitDurable later says that it
+// writer use it. A worker appends batches: Append fixes a batch's place in the
+// log, makes it visible and numbers it, WaitDurable later says that the number
 // survives a crash; between the two the worker has already released the
 // transaction's locks (early lock release). The catalogue and the membership
 // use Apply, which returns when its batch is durable.
@@ -11,10 +11,10 @@
 // Invariants every implementation keeps (lease_protocol.md section 9):
 //
 //   - a batch is applied as a whole or not at all, also across a crash;
-//   - batches survive a crash in the order of their numbers: if batch n is
-//     there, so is every batch before n;
+//   - a batch whose Append began after another's had returned is behind it in
+//     the log: a crash that leaves the later one leaves the earlier one;
 //   - a batch of a view older than the seal is refused;
-//   - numbers have no gap;
+//   - numbers begin at 1 and have no gap;
 //   - an engine that cannot sync never reports a batch as durable again: it
 //     stops the process.
 //
@@ -54,17 +54,18 @@ type Batch interface {
 	Release()
 }
 
-// Engine is a durable engine. It is safe for concurrent use but for Append,
-// whose caller orders its own calls.
+// Engine is a durable engine. It is safe for concurrent use.
 type Engine interface {
 	Reader
 	// NewBatch returns an empty batch, to be released by the caller.
 	NewBatch() Batch
-	// Append gives a worker's batch its place in the log and makes it visible.
-	// It does not wait for the disk. n must be one more than at the last call;
-	// the first is 1. An error (kind Unavailable) means that nothing happened:
-	// the view is sealed, or the engine is closed.
-	Append(view base.View, n base.Number, b Batch) error
+	// Append gives a worker's batch its place in the log, makes it visible and
+	// returns its number. It does not wait for the disk. An error (kind
+	// Unavailable) means that nothing happened: the view is sealed, or the
+	// engine is closed.
+	Append(view base.View, b Batch) (base.Number, error)
+	// Appended returns the greatest number that Append has returned.
+	Appended() base.Number
 	// Durable returns the number up to which every batch is durable.
 	Durable() base.Number
 	// WaitDurable returns nil once Durable() >= n, or ctx's error. Concurrent

@@ -14,11 +14,11 @@ import (
 // one, its idempotency record their place in the log, as one batch, and
 // releases every lock and gate. It does not wait for the disk: reply does.
 //
-// The batch is prepared outside of the commit section, as far as it is known:
-// exclusive locks keep values and versions still. Inside, the batch gets its
-// number, additive effects are added to the newest values, and the batch is
-// appended; the entries of additive keys are brought up to date before the next
-// committer looks at them. After the append nothing can fail any more.
+// Exclusive locks keep values and versions still, so batches are prepared and
+// appended side by side. Only additive effects need an order: their
+// transactions pass the commit section one by one, where they are added to the
+// newest values, appended, and the entries brought up to date before the next
+// one looks at them. After the append nothing can fail any more.
 func (inv *invocation) commit(idem *idempotency) (*base.Error, base.Number) {
 	w := inv.w
 	if err := inv.settleEffects(); err != nil {
@@ -94,21 +94,21 @@ func (inv *invocation) putEffect(batch store.Batch, a *txn.Access, value []byte,
 	batch.Set(inv.key, inv.val)
 }
 
-// append is the commit section. On an error nothing has happened.
+// append appends the batch, in the commit section if it has sums. On an error
+// nothing has happened.
 func (inv *invocation) append(batch store.Batch, additive bool) (base.Number, *base.Error) {
 	w := inv.w
-	w.commitMu.Lock()
-	defer w.commitMu.Unlock()
 	if additive {
+		w.commitMu.Lock()
+		defer w.commitMu.Unlock()
 		if err := inv.sumUp(batch); err != nil {
 			return 0, err
 		}
 	}
-	n := w.last + 1
-	if err := w.engine.Append(w.opt.View, n, batch); err != nil {
+	n, err := w.engine.Append(w.opt.View, batch)
+	if err != nil {
 		return 0, asError(err)
 	}
-	w.last = n
 	if additive {
 		inv.installSums(n)
 	}
@@ -228,13 +228,6 @@ func definitive(err *base.Error) bool {
 	default:
 		return false
 	}
-}
-
-// appended returns the number of the last batch in the log.
-func (w *Worker) appended() base.Number {
-	w.commitMu.Lock()
-	defer w.commitMu.Unlock()
-	return w.last
 }
 
 func appendDecimal(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) }

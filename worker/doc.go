@@ -16,8 +16,8 @@
 //     wrote a value it read are durable, whether it succeeded or not.
 //   - The writes, the result and the idempotency record of an invocation are
 //     in one batch: all or nothing.
-//   - Batches have the order of the commit section; for every key that is the
-//     order of its locks, so durable order extends commit order.
+//   - Locks are released after the append, so a batch that depends on another is
+//     behind it in the log: durable order extends the order of locks.
 //   - An attempt that fails changes nothing; an invocation has one outcome.
 //
 // # Locks, in the order in which they are taken
@@ -25,7 +25,7 @@
 //	flights.mu                        (alone)
 //	invocation.mu -> gate latch       one at a time, never while waiting for a transaction
 //	invocation.mu -> shard latch      one at a time
-//	commitMu -> shard latch           the commit section
+//	commitMu -> shard latch           the commit section of additive effects
 //
 // An invocation's own mutex is held while it waits for another transaction:
 // its parallel steps then wait with it, which keeps one wait at a time.

@@ -301,7 +301,7 @@ func (w *Worker) recall(ctx context.Context, req *Request, idem *idempotency) (R
 	}
 	// The record was appended, perhaps by a request that did not live to see
 	// it durable.
-	if err := w.engine.WaitDurable(ctx, w.appended()); err != nil {
+	if err := w.engine.WaitDurable(ctx, w.engine.Appended()); err != nil {
 		return fail(&base.Error{
 			Kind: base.Timeout, Unknown: true,
 			Detail: "the deadline passed while the first outcome was being made durable: the outcome is unknown: ask again with the same Idempotency-Key",

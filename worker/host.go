@@ -245,7 +245,7 @@ func (inv *invocation) ownEffects(r txn.Range) ([]effect, error) {
 // of an earlier one is visible in the store; the answer depends on all that
 // has been appended so far.
 func (inv *invocation) scan(r txn.Range, limit int, own []effect) ([]runtime.Entry, error) {
-	inv.dirty = max(inv.dirty, inv.w.appended())
+	inv.dirty = max(inv.dirty, inv.w.engine.Appended())
 	var entries []runtime.Entry
 	size := 0
 	add := func(key string, value []byte) bool {

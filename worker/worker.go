@@ -133,9 +133,8 @@ type Worker struct {
 	shards [shardCount]shard
 	gates  [shardCount]gateShard
 
-	// commitMu is the commit section: it orders batches and additive effects.
+	// commitMu is the commit section: it orders additive effects.
 	commitMu sync.Mutex
-	last     base.Number // the last number appended; guarded by commitMu
 
 	flights flights
 	logs    logRing

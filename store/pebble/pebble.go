@@ -82,7 +82,7 @@ type Engine struct {
 	sealMu sync.RWMutex
 	seal   base.View
 
-	// appended is the last number given to Append, durable the last number
+	// appended is the last number that Append has drawn, durable the last number
 	// that is known to be on disk; durable <= appended.
 	appended atomic.Uint64
 	durable  atomic.Uint64
@@ -168,22 +168,25 @@ func (e *Engine) Scan(lo, hi []byte, visit func(key, value []byte) bool) (err er
 // NewBatch implements store.Engine.
 func (e *Engine) NewBatch() store.Batch { return &batch{b: e.db.NewBatch()} }
 
-// Append implements store.Engine.
-func (e *Engine) Append(view base.View, n base.Number, b store.Batch) error {
+// Append implements store.Engine. The number is drawn after the batch has its
+// place in the log, so that a sync of the log which begins when the number is
+// known covers the batch; batches that do not depend on each other may be
+// appended side by side and stand in the log in another order than their
+// numbers.
+func (e *Engine) Append(view base.View, b store.Batch) (base.Number, error) {
 	e.sealMu.RLock()
 	defer e.sealMu.RUnlock()
 	if view < e.seal {
-		return base.Errorf(base.Unavailable, "the store is sealed for view %d and refuses a batch of view %d: this worker was replaced", e.seal, view)
-	}
-	if last := e.appended.Load(); uint64(n) != last+1 {
-		panic(fmt.Sprintf("store: batch %d appended after batch %d", n, last))
+		return 0, base.Errorf(base.Unavailable, "the store is sealed for view %d and refuses a batch of view %d: this worker was replaced", e.seal, view)
 	}
 	if err := e.db.Apply(b.(*batch).b, pebble.NoSync); err != nil {
-		return base.Errorf(base.Unavailable, "the store refused a batch: %v", err)
+		return 0, base.Errorf(base.Unavailable, "the store refused a batch: %v", err)
 	}
-	e.appended.Store(uint64(n))
-	return nil
+	return base.Number(e.appended.Add(1)), nil
 }
+
+// Appended implements store.Engine.
+func (e *Engine) Appended() base.Number { return base.Number(e.appended.Load()) }
 
 // Durable implements store.Engine.
 func (e *Engine) Durable() base.Number { return base.Number(e.durable.Load()) }
