@@ -107,7 +107,7 @@ const arenaBytes = 32 << 10
 // that the heap of a guest may grow for ever. A yield costs about 1.6
 // microseconds, several times as much as an empty call, so not each call makes one;
 // a heap that grows by several megabytes in a call starts the collector anyway.
-const yieldEvery = 64
+const yieldEvery = 8
 
 // guest is the one guestHost of this module: an instance runs one call at a
 // time.
