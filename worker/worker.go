@@ -221,28 +221,16 @@ type Status struct {
 	View base.View
 	// Running and Queued count invocations.
 	Running, Queued int
-	// Entries counts the keys whose lock or value is in memory, and Bytes their
-	// approximate memory.
-	Entries int
-	Bytes   int64
 	// Local counts the invocations for which every lease was held here.
 	Local uint64
 }
 
-// Status returns a snapshot. It takes each shard's latch for a moment.
+// Status returns a snapshot. It does not block.
 func (w *Worker) Status() Status {
-	s := Status{
+	return Status{
 		Name: w.opt.Name, View: w.opt.View, Local: w.local.Load(),
 		Running: int(w.running.Load()), Queued: int(w.queued.Load()),
 	}
-	for i := range w.shards {
-		sh := &w.shards[i]
-		sh.mu.Lock()
-		s.Entries += sh.table.Len()
-		s.Bytes += sh.table.Bytes()
-		sh.mu.Unlock()
-	}
-	return s
 }
 
 // Lease is what a worker knows of the lease on a key.
