@@ -45,7 +45,8 @@ var rooms = []room{
 
 	{dir: "store", may: []string{"base", "internal/plant"}, foreign: []string{"*"}, why: whyEdge},
 	{dir: "runtime", may: []string{"base", "internal/plant", "sdk/go"}, foreign: []string{"*"}, why: whyEdge},
-	{dir: "rdma", may: []string{"base", "internal/plant"}, foreign: []string{"*"}, why: whyEdge},
+	{dir: "rdma", may: []string{"base", "internal/plant", "cgo"}, foreign: []string{"*"}, why: whyEdge},
+	{dir: "cgo", why: "a binding knows the C library and nothing of ours"},
 	{dir: "rpc", may: []string{"base", "internal/plant"}, foreign: []string{"*"}, why: whyEdge},
 
 	{dir: "leasemgr", may: inner(), foreign: []string{"*"}, why: whyShell},
@@ -60,7 +61,9 @@ var rooms = []room{
 	{dir: "internal/gctune", foreign: []string{"github.com/KimMachineGun/automemlimit"}, why: "it sets up a process and knows nothing of what runs in it"},
 	{dir: "internal/lint", why: whyLeaf},
 	{dir: "internal/acceptance", why: whyLeaf},
+	{dir: "internal/rxevm", why: "it boots virtual machines and knows nothing of what runs in them"},
 	{dir: "bench", may: []string{"base"}, foreign: []string{"*"}, why: "the load comes over the public API, as a user's does"},
+	{dir: "bench/verbs", may: []string{"base", "rdma"}, foreign: []string{"*"}, why: "it measures providers, not servers"},
 
 	{dir: "cmd", may: inner("worker", "leasemgr", "gateway", "internal/node", "internal/gctune", "sdk", "examples", "bench"), foreign: []string{"*"},
 		why: "commands wire everything but the tools of tests"},

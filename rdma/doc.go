@@ -1,0 +1,78 @@
+// Package rdma is the contract of one-sided verbs: what a worker may expect of
+// READ, WRITE, CAS and FAA on the registered memory of another worker, whichever
+// way they travel. Four providers keep it: verbs (libibverbs: an RNIC or
+// SoftRoCE), shm (processes of one host), tcp (anywhere) and sim (seeded
+// faults, for simulations and tests). The suite in rdma/rdmatest holds all of
+// them to it. The words are those of libibverbs.
+//
+//	node A                                                node B
+//	Region a ── Bytes, LKey                               Region b ── Bytes, RKey
+//	    ▲                                                     ▲
+//	    │ local                                               │ remote
+//	QueuePair ── Post(WorkRequest...) ───── connected ──── QueuePair
+//	    │ what was posted ends here                           │ the doorbells (WriteImm) of A end here
+//	    ▼                                                     ▼
+//	CompletionQueue ── Poll, Wait                         CompletionQueue ── Poll, Wait
+//
+// # What is promised
+//
+// The contract is the weakest that real devices give; code above it may rely on
+// nothing else, and sim breaks everything else on purpose.
+//
+// Atomicity. A READ or WRITE of exactly 8 bytes at an address divisible by 8 is
+// atomic. Anything larger or elsewhere may be torn at any byte, its bytes may
+// move in any order, and a reader may see a mixture of old and new. CAS and FAA
+// work on 8 bytes at an address divisible by 8 and are atomic among the CAS, FAA
+// and 8-byte READs of all queue pairs of one provider at the owner of the
+// memory. They are not atomic with instructions of the owner's CPU (rxe loads,
+// compares and stores), nor with a WRITE of the same word: a word that CAS
+// changes is changed by CAS only, also by its owner, through a queue pair
+// connected to itself. Loading such a word with an atomic load is fine.
+//
+// Order. On one queue pair, a WRITE takes effect before any request posted after
+// it. READ, CAS and FAA may take effect after a request that was posted later,
+// unless that one is posted with Fence or after their completion. Two queue
+// pairs have no order at all, even between the same two nodes. A chain "CAS,
+// then WRITE if it succeeded" cannot be posted in one batch: the WRITE goes
+// whatever the CAS found.
+//
+// Completion. Requests of one queue pair complete in the order in which they
+// were posted. A request posted with Signaled has exactly one Completion; one
+// posted without has one only if it fails, and is done when a later one of its
+// queue pair is. Completion of a WRITE says that the peer's provider has it; the
+// peer's CPU sees it when the completion of a later WriteImm of the same queue
+// pair arrives there, or when it finds it by looking (then only a checksum tells
+// that it is whole).
+//
+// Failure. Every request ends as Done, NotDone or Unknown (see Status). One
+// failure breaks the queue pair: all that is outstanding completes as
+// StatusFlushed, which is Unknown, and Post refuses more. Unknown means that the
+// request may have taken effect, may never, and may even do so later, as long as
+// the peer has not revoked its end. So whoever must know connects anew (the peer
+// revokes the old end first) and then reads. A FAA with an unknown outcome cannot
+// be decided; do not use FAA for what must happen once. A request that Post
+// refuses is NotDone.
+//
+// Revocation. When Revoke has returned without error, nothing that the peer
+// posted on this queue pair takes effect in our memory any more. It says nothing
+// about other queue pairs.
+//
+// Death. Memory dies with its node. A queue pair learns of the death of its
+// peer no later than Timeout after its next Post; without a post it may never
+// learn of it.
+//
+// Doorbells. WriteImm is a WRITE that ends in a completion (OpReceive) in the
+// peer's queue, in order, after its data is in place. At most ReceiveDepth
+// doorbells may wait unpolled at the peer; one more is retried for some time
+// and then breaks the queue pair, so senders need credits.
+//
+// Bounds. Every access is checked against the region of its key by the side that
+// owns it (shm: by the trusted mapping of the peer). A wrong key, address,
+// length or alignment fails that request as StatusRemoteAccess or
+// StatusRemoteInvalid, breaks that queue pair and touches no memory.
+//
+// # Where to start reading
+//
+// Provider and QueuePair here, then rdma/tcp, which is the plainest
+// implementation; rdma/machine chooses among them.
+package rdma
