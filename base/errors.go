@@ -68,6 +68,17 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind-%d", uint8(k))
 }
 
+// ParseKind returns the kind with this word; false, and Internal, if there is
+// none.
+func ParseKind(word string) (Kind, bool) {
+	for k, w := range kindWords {
+		if w == word {
+			return Kind(k), true
+		}
+	}
+	return Internal, false
+}
+
 // Error is an operating error with a kind that callers branch on.
 type Error struct {
 	// Kind says what the caller may do.

@@ -76,6 +76,9 @@ func load(root fs.FS) (*tree, error) {
 		if err != nil {
 			return err
 		}
+		if ast.IsGenerated(parsed) {
+			return nil // its generator has a style of its own
+		}
 		t.files = append(t.files, &file{path: p, lines: strings.Count(string(src), "\n"), ast: parsed})
 		return nil
 	})

@@ -1,0 +1,119 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/tenure-faas/tenure/base"
+)
+
+// Options are what both ends of the control plane agree on.
+type Options struct {
+	// Plain allows addresses beyond this host without encryption: for networks in
+	// which every machine is trusted.
+	Plain bool
+	// MaxMessage bounds a message, in bytes; 0 means 4 MiB.
+	MaxMessage int
+	// MaxStreams bounds the concurrent calls of one connection; 0 means 1024.
+	MaxStreams uint32
+}
+
+// EnsureDefaults replaces zero values by the documented defaults.
+func (o *Options) EnsureDefaults() {
+	if o.MaxMessage == 0 {
+		o.MaxMessage = 4 << 20
+	}
+	if o.MaxStreams == 0 {
+		o.MaxStreams = 1024
+	}
+}
+
+// A peer that does not answer a ping within pingTimeout is gone; pings are sent
+// after pingInterval of silence, and the server allows them.
+const (
+	pingInterval = 10 * time.Second
+	pingTimeout  = 3 * time.Second
+	dialTimeout  = 3 * time.Second
+)
+
+// NewServer makes a server whose handlers return *base.Error; register services
+// on it, then Serve a listener that Listen made. The caller stops it.
+func NewServer(o Options) *grpc.Server {
+	o.EnsureDefaults()
+	return grpc.NewServer(
+		grpc.MaxRecvMsgSize(o.MaxMessage),
+		grpc.MaxConcurrentStreams(o.MaxStreams),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingInterval / 2, PermitWithoutStream: true}),
+		grpc.ConnectionTimeout(dialTimeout),
+		grpc.WaitForHandlers(true),
+		grpc.UnaryInterceptor(serveKinds),
+	)
+}
+
+// Listen opens a TCP listener for the control plane.
+func Listen(address string, o Options) (net.Listener, error) {
+	if err := checkAddress(address, o); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("control plane: %w", err)
+	}
+	return l, nil
+}
+
+// Dial returns a connection to address that is made when it is first used, and
+// made again, with back-off, when it breaks. The caller closes it.
+func Dial(address string, o Options) (*grpc.ClientConn, error) {
+	if err := checkAddress(address, o); err != nil {
+		return nil, err
+	}
+	o.EnsureDefaults()
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(o.MaxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout, PermitWithoutStream: true}),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: dialTimeout,
+			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}}),
+		grpc.WithUnaryInterceptor(callKinds),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("control plane: dial %s: %w", address, err)
+	}
+	return conn, nil
+}
+
+// checkAddress refuses what would travel in the clear beyond this host.
+func checkAddress(address string, o Options) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return &base.Error{Kind: base.Invalid, Subject: "address", Detail: fmt.Sprintf("%q is not host:port: %v", address, err)}
+	}
+	if ip := net.ParseIP(host); o.Plain || host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return &base.Error{Kind: base.Invalid, Subject: "address", Detail: fmt.Sprintf(
+		"%s is not a loopback address, and the control plane is not encrypted: allow it explicitly where the network is trusted", address)}
+}
+
+// serveKinds turns the errors of handlers into statuses.
+func serveKinds(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	reply, err := handle(ctx, req)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return reply, nil
+}
+
+// callKinds turns statuses into errors with kinds.
+func callKinds(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	return fromStatus(method, conn.Target(), invoke(ctx, method, req, reply, conn, options...))
+}
