@@ -1,0 +1,366 @@
+package lease
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/internal/plant"
+)
+
+// Options of a Core.
+type Options struct {
+	// Me is the number of this worker.
+	Me Worker
+	// Turns is how many local users may go, and how many writers may have a turn
+	// at once, after a successor is known; 0 means 8.
+	Turns int
+	// First and Count are the slots of this core; 0 for Count means all.
+	First, Count base.Slot
+	// Exclusive turns shared copies off: every reader takes the lease.
+	Exclusive bool
+}
+
+// EnsureDefaults replaces zero values by the documented defaults.
+func (o *Options) EnsureDefaults() {
+	if o.Turns == 0 {
+		o.Turns = 8
+	}
+	if o.Count == 0 {
+		o.Count = base.SlotCount
+	}
+}
+
+// triesForCopy is how often a copy is asked for before the lease is: the chain
+// is first come, first served, so readers cannot starve.
+const triesForCopy = 2
+
+// Core is what one worker knows of the leases of a part of the slots. It is not
+// safe for concurrent use: the shell calls it under the latch of that part, and
+// then carries out what Actions returns.
+type Core struct {
+	options Options
+	me      Worker
+	members *Members // nil before the first view
+	// ready are the homes whose words are rebuilt in this view, down those whose
+	// queue pair is broken.
+	ready, down map[Worker]bool
+	active      bool
+	durable     base.Number
+	nonce       uint32
+
+	slots map[base.Slot]*slot
+	// words are the newest that were seen of each slot in this view, 0 if none.
+	// They outlive the slot's state: a worker that forgets a word would guess that
+	// the chain is empty, use a ticket a second time in one view, and take a
+	// repeated record for evidence about the wrong node.
+	words []Word
+	// blocked are the slots that wait for a home.
+	blocked map[Worker][]*slot
+	// undurable are the slots that wait for the disk before they are handed on.
+	undurable []*slot
+
+	actions []Action
+	// present is the user whose Acquire is on the stack: it gets its turn as a
+	// result and not as an action.
+	present *User
+}
+
+// New returns a core in no view: it grants nothing before Install and Ready.
+func New(o Options) *Core {
+	o.EnsureDefaults()
+	return &Core{options: o, me: o.Me, ready: map[Worker]bool{}, down: map[Worker]bool{},
+		slots: map[base.Slot]*slot{}, words: make([]Word, o.Count), blocked: map[Worker][]*slot{}}
+}
+
+// Actions appends what there is to do to dst, in order, and forgets it.
+func (c *Core) Actions(dst []Action) []Action {
+	dst = append(dst, c.actions...)
+	clear(c.actions)
+	c.actions = c.actions[:0]
+	return dst
+}
+
+// View is the installed view; 0 before the first.
+func (c *Core) View() base.View {
+	if c.members == nil {
+		return 0
+	}
+	return c.members.View
+}
+
+func (c *Core) act(a Action) { c.actions = append(c.actions, a) }
+
+func (c *Core) slot(id base.Slot) *slot {
+	s := c.slots[id]
+	if s == nil {
+		s = &slot{id: id}
+		c.slots[id] = s
+	}
+	return s
+}
+
+// Acquire asks for a turn in a slot. Without wait it is given at once, or
+// Refused: then nothing has changed. With wait it may be Queued. A transaction
+// waits only for slots greater than all it has.
+func (c *Core) Acquire(id base.Slot, u *User, wait bool) Status {
+	if u.state != idle {
+		panic(fmt.Sprintf("lease: slot %d: a user that has or waits for slot %d", id, u.slot))
+	}
+	s := c.slot(id)
+	u.slot, u.pinned = id, false
+	if !wait && !c.atOnce(s, u) {
+		c.forgetIdle(s)
+		return Refused
+	}
+	u.state = queued
+	s.queue.push(u)
+	c.present = u
+	c.advance(s)
+	c.present = nil
+	if u.state == using {
+		return Granted
+	}
+	return Queued
+}
+
+// atOnce says whether u would have its turn without waiting and without keeping
+// anybody else waiting.
+func (c *Core) atOnce(s *slot, u *User) bool {
+	if s.queue.first != nil {
+		return false
+	}
+	if n := s.held(); n != nil {
+		return n.succ.worker == Free && (u.Mode == Read || len(n.readers) == 0 && s.shared == nil && s.writers < c.options.Turns)
+	}
+	return u.Mode == Read && s.shared != nil && s.shared.valid
+}
+
+// Release ends a user's turn or its wait. Dirty is the batch in which it wrote,
+// 0 if it wrote nothing.
+func (c *Core) Release(u *User, dirty base.Number) {
+	s := c.slots[u.slot]
+	if s == nil { // the copy it had a pin on is gone with the view, or it has nothing
+		u.state = idle
+		return
+	}
+	switch u.state {
+	case idle:
+		return
+	case queued:
+		s.queue.remove(u)
+	case invalidating:
+		s.arriving.remove(u)
+		c.endTurn(s, u)
+	case using:
+		if u.pinned {
+			if dirty != 0 {
+				panic(fmt.Sprintf("lease: slot %d: written under a copy", s.id))
+			}
+			if s.shared != nil {
+				s.shared.pins = remove(s.shared.pins, u)
+			}
+		} else {
+			if n := s.held(); n != nil {
+				n.dirty = max(n.dirty, dirty)
+			}
+			c.endTurn(s, u)
+		}
+	}
+	u.state = idle
+	c.advance(s)
+}
+
+func (c *Core) endTurn(s *slot, u *User) {
+	s.users--
+	if u.Mode == Write {
+		s.writers--
+	}
+}
+
+// Durable says that all batches up to n are durable.
+func (c *Core) Durable(n base.Number) {
+	if n <= c.durable {
+		return
+	}
+	c.durable = n
+	list := c.undurable
+	c.undurable = nil
+	for _, s := range list {
+		s.undurable = false
+		c.advance(s) // enters it again if that is not enough
+	}
+}
+
+// clean says that all that was written in the slot is durable, so that it may
+// leave this worker. If not, the slot is advanced when it is.
+func (c *Core) clean(s *slot, n *node) bool {
+	if n.dirty <= c.durable || plant.Is(plant.GrantBeforeDurable) {
+		return true
+	}
+	if !s.undurable {
+		s.undurable = true
+		c.undurable = append(c.undurable, s)
+	}
+	return false
+}
+
+// advance does all that is possible in a slot. It is called after every event.
+func (c *Core) advance(s *slot) {
+	if s.shared != nil {
+		c.settleCopy(s)
+	}
+	for n := s.nodes; n != nil; n = n.next {
+		if (n.state == maybe || n.state == limbo) && !n.inert {
+			c.resolve(s, n)
+		}
+	}
+	if n := s.held(); n != nil {
+		c.serve(s, n)
+	}
+	if s.queue.first != nil && !s.hasLive() {
+		c.obtain(s)
+	}
+	c.forgetIdle(s)
+}
+
+func (c *Core) forgetIdle(s *slot) {
+	if s.idleNow() {
+		if plant.Is(plant.ForgetWord) {
+			c.words[s.id-c.options.First] = 0
+		}
+		delete(c.slots, s.id)
+	}
+}
+
+// serve gives turns while the lease is held, then hands it over or hands out
+// copies.
+func (c *Core) serve(s *slot, n *node) {
+	for s.queue.first != nil && c.mayTurn(s, n) {
+		c.admit(s, n, s.queue.pop())
+	}
+	c.settleArriving(s, n)
+	switch {
+	case s.users == 0 && n.succ.worker != Free:
+		// An own copy that is still pinned is in nobody's list of readers.
+		if (s.shared == nil || plant.Is(plant.GrantOverPin)) && c.clean(s, n) {
+			c.grant(s, n)
+		}
+	case s.writers == 0 && len(n.requests) > 0:
+		if c.clean(s, n) {
+			c.serveReaders(s, n)
+		}
+	}
+}
+
+func (c *Core) mayTurn(s *slot, n *node) bool {
+	if n.succ.worker != Free && n.used >= c.options.Turns && !plant.Is(plant.NoFair) {
+		return false
+	}
+	return s.queue.first.Mode == Read || s.writers < c.options.Turns
+}
+
+func (c *Core) admit(s *slot, n *node, u *User) {
+	s.users++
+	if n.succ.worker != Free {
+		n.used++
+	}
+	if u.Mode == Write {
+		s.writers++
+		if (s.shared != nil || len(n.readers) > 0) && !plant.Is(plant.NoInval) {
+			first := s.arriving.first == nil
+			u.state = invalidating
+			s.arriving.push(u)
+			if first {
+				c.invalidate(s, n)
+			}
+			return
+		}
+	}
+	c.wake(u)
+}
+
+func (c *Core) wake(u *User) {
+	u.state = using
+	if u != c.present {
+		c.act(Action{Kind: Wake, Slot: u.slot, User: u})
+	}
+}
+
+// settleArriving lets writers go when no copy is left.
+func (c *Core) settleArriving(s *slot, n *node) {
+	if s.shared != nil || len(n.readers) > 0 {
+		return
+	}
+	for s.arriving.first != nil {
+		c.wake(s.arriving.pop())
+	}
+}
+
+// obtain gets the lease or a copy for those who wait.
+func (c *Core) obtain(s *slot) {
+	if s.tries < triesForCopy && !c.options.Exclusive && s.queue.onlyReaders() {
+		if s.pending == nil && s.shared == nil { // an invalid copy is dropped first
+			c.askCopy(s)
+		}
+		return
+	}
+	c.want(s)
+}
+
+func (q *userQueue) onlyReaders() bool {
+	for u := q.first; u != nil; u = u.next {
+		if u.Mode != Read {
+			return false
+		}
+	}
+	return true
+}
+
+// usableHome is the home of the slot; false if verbs cannot be posted to it now:
+// the slot is advanced when they can.
+func (c *Core) usableHome(s *slot) (Worker, bool) {
+	if c.members == nil {
+		return Free, false // Install advances all
+	}
+	h := c.members.Home(s.id)
+	if c.ready[h] && !c.down[h] {
+		return h, true
+	}
+	if !s.blocked {
+		s.blocked = true
+		c.blocked[h] = append(c.blocked[h], s)
+	}
+	return h, false
+}
+
+// unblock advances the slots that wait for a home.
+func (c *Core) unblock(h Worker) {
+	list := c.blocked[h]
+	delete(c.blocked, h)
+	for _, s := range list {
+		s.blocked = false
+		c.advance(s)
+	}
+}
+
+// ordered returns the slots in order: a map's own order would differ from run to
+// run. For view changes only.
+func (c *Core) ordered() []*slot {
+	ids := slices.Sorted(maps.Keys(c.slots))
+	all := make([]*slot, len(ids))
+	for i, id := range ids {
+		all[i] = c.slots[id]
+	}
+	return all
+}
+
+// remove takes one element out of a list whose order means nothing.
+func remove[E comparable](list []E, e E) []E {
+	if i := slices.Index(list, e); i >= 0 {
+		list[i] = list[len(list)-1]
+		list = list[:len(list)-1]
+	}
+	return list
+}
