@@ -251,7 +251,7 @@ func TestReleaseUnknownReleaseWon(t *testing.T) {
 }
 
 // A reader that asked during a release must not wait for a node that stays
-// undecided: found by seed 17707 of the adversary.
+// undecided. Found by the adversary.
 func TestLimboRefusesReaders(t *testing.T) {
 	b := newBench(t, 1)
 	b.hold()
