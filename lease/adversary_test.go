@@ -441,7 +441,7 @@ func (a *adversary) exclusive(w *simWorker, id base.Slot, t Ticket, granted, aga
 		if x == w || !x.alive {
 			continue
 		}
-		if o := x.core.slots[id]; o != nil {
+		if o := x.core.at(id); o != nil {
 			for y := o.nodes; y != nil; y = y.next {
 				if (y.state == held || y.state == loading) && (x.core.View() == w.core.View() || a.unexpired(x) && a.unexpired(w)) {
 					violate("two holders of slot %d: %d and %d", id, w.id, x.id)
@@ -469,7 +469,7 @@ func (a *adversary) noReader(w *simWorker, id base.Slot) {
 		if x == w || !a.unexpired(x) {
 			continue
 		}
-		if o := x.core.slots[id]; o != nil && o.shared != nil {
+		if o := x.core.at(id); o != nil && o.shared != nil {
 			violate("a copy of slot %d is alive at %d while %d writes", id, x.id, w.id)
 		}
 	}

@@ -70,7 +70,7 @@ func (c *Core) Swung(id base.Slot, v base.View, t Ticket, known bool, old Word) 
 
 // nodeOf finds a node for a report of view v.
 func (c *Core) nodeOf(id base.Slot, v base.View, t Ticket) (*slot, *node) {
-	s := c.slots[id]
+	s := c.at(id)
 	if s == nil || v != c.View() {
 		return nil, nil
 	}
@@ -207,7 +207,7 @@ func (c *Core) refuse(s *slot, n *node) {
 // somebody asks meanwhile. Copies elsewhere are invalidated first; call it again
 // later. It returns whether a CAS was posted.
 func (c *Core) Evict(id base.Slot) bool {
-	s := c.slots[id]
+	s := c.at(id)
 	if s == nil {
 		return false
 	}

@@ -20,7 +20,7 @@ func (c *Core) askCopy(s *slot) {
 
 // TailRead reports the READ of a word for a copy; known as in Swung.
 func (c *Core) TailRead(id base.Slot, v base.View, nonce uint32, known bool, w Word) {
-	s := c.slots[id]
+	s := c.at(id)
 	if s == nil || v != c.View() || s.pending == nil || s.pending.nonce != nonce || s.pending.sent {
 		return
 	}

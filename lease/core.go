@@ -2,7 +2,6 @@ package lease
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/tenure-faas/tenure/base"
@@ -50,7 +49,10 @@ type Core struct {
 	durable     base.Number
 	nonce       uint32
 
-	slots map[base.Slot]*slot
+	// slots are those about which there is something to know, by their place in
+	// this core; known counts them.
+	slots []*slot
+	known int
 	// words are the newest that were seen of each slot in this view, 0 if none.
 	// They outlive the slot's state: a worker that forgets a word would guess that
 	// the chain is empty, use a ticket a second time in one view, and take a
@@ -71,7 +73,7 @@ type Core struct {
 func New(o Options) *Core {
 	o.EnsureDefaults()
 	return &Core{options: o, me: o.Me, ready: map[Worker]bool{}, down: map[Worker]bool{},
-		slots: map[base.Slot]*slot{}, words: make([]Word, o.Count), blocked: map[Worker][]*slot{}}
+		slots: make([]*slot, o.Count), words: make([]Word, o.Count), blocked: map[Worker][]*slot{}}
 }
 
 // Actions appends what there is to do to dst, in order, and forgets it.
@@ -93,13 +95,20 @@ func (c *Core) View() base.View {
 func (c *Core) act(a Action) { c.actions = append(c.actions, a) }
 
 func (c *Core) slot(id base.Slot) *slot {
-	s := c.slots[id]
+	s := c.slots[id-c.options.First]
 	if s == nil {
 		s = &slot{id: id}
-		c.slots[id] = s
+		c.slots[id-c.options.First] = s
+		c.known++
 	}
 	return s
 }
+
+// at is the slot if there is something to know about it, or nil.
+func (c *Core) at(id base.Slot) *slot { return c.slots[id-c.options.First] }
+
+// Known is the number of slots about which there is something to know.
+func (c *Core) Known() int { return c.known }
 
 // Acquire asks for a turn in a slot. Without wait it is given at once, or
 // Refused: then nothing has changed. With wait it may be Queued. A transaction
@@ -140,7 +149,7 @@ func (c *Core) atOnce(s *slot, u *User) bool {
 // Release ends a user's turn or its wait. Dirty is the batch in which it wrote,
 // 0 if it wrote nothing.
 func (c *Core) Release(u *User, dirty base.Number) {
-	s := c.slots[u.slot]
+	s := c.at(u.slot)
 	if s == nil { // the copy it had a pin on is gone with the view, or it has nothing
 		u.state = idle
 		return
@@ -226,11 +235,12 @@ func (c *Core) advance(s *slot) {
 }
 
 func (c *Core) forgetIdle(s *slot) {
-	if s.idleNow() {
+	if s.idleNow() && c.at(s.id) == s {
 		if plant.Is(plant.ForgetWord) {
 			c.words[s.id-c.options.First] = 0
 		}
-		delete(c.slots, s.id)
+		c.slots[s.id-c.options.First] = nil
+		c.known--
 	}
 }
 
@@ -345,15 +355,13 @@ func (c *Core) unblock(h Worker) {
 	}
 }
 
-// ordered returns the slots in order: a map's own order would differ from run to
-// run. For view changes only.
-func (c *Core) ordered() []*slot {
-	ids := slices.Sorted(maps.Keys(c.slots))
-	all := make([]*slot, len(ids))
-	for i, id := range ids {
-		all[i] = c.slots[id]
+// ordered yields the slots in order. For view changes only: it looks at all.
+func (c *Core) ordered(yield func(*slot) bool) {
+	for _, s := range c.slots {
+		if s != nil && !yield(s) {
+			return
+		}
 	}
-	return all
 }
 
 // remove takes one element out of a list whose order means nothing.

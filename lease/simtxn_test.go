@@ -137,7 +137,7 @@ func (t *txn) got() bool {
 		violate("slot %d is used at %d without a value", id, t.w.id)
 	}
 	t.reads[id] = v
-	if s := t.w.core.slots[id]; !u.Pinned() {
+	if s := t.w.core.at(id); !u.Pinned() {
 		t.dirty = max(t.dirty, s.held().dirty)
 	}
 	return true

@@ -190,7 +190,7 @@ func (w *simWorker) do(act Action) {
 	case ReadWord:
 		w.post(&post{kind: "read", dst: act.To, slot: id, done: func(ok bool, word Word) {
 			w.core.WordRead(id, v, t, ok, word)
-			if s := w.core.slots[id]; s != nil && s.find(t) != nil && s.find(t).inert {
+			if s := w.core.at(id); s != nil && s.find(t) != nil && s.find(t).inert {
 				w.a.hit("undecidable")
 			}
 		}})
@@ -239,7 +239,7 @@ func (w *simWorker) count(id base.Slot, t Ticket, ok bool, what string) {
 		w.a.hit(what + " unknown")
 		return
 	}
-	if s := w.core.slots[id]; s != nil {
+	if s := w.core.at(id); s != nil {
 		if n := s.find(t); n != nil && n.state != casing && n.state != releasing {
 			w.a.hit(what + " overtaken by evidence")
 		}
@@ -250,7 +250,7 @@ func (w *simWorker) onRecord(l *letter) {
 	if l.View < w.core.View() {
 		w.a.hit("stale record")
 	}
-	if s := w.core.slots[l.Slot]; s != nil && l.View == w.core.View() {
+	if s := w.core.at(l.Slot); s != nil && l.View == w.core.View() {
 		t := l.Pred
 		if l.Kind == ReadReq {
 			t = l.Ticket
@@ -263,7 +263,7 @@ func (w *simWorker) onRecord(l *letter) {
 		}
 	}
 	if l.Kind == Req && l.View == w.core.View() {
-		if s := w.core.slots[l.Slot]; s != nil {
+		if s := w.core.at(l.Slot); s != nil {
 			if n := s.held(); n != nil && n.ticket == l.Pred && n.succ.worker == Free {
 				w.asked[l.Slot], w.turns[l.Slot] = true, 0
 			}
@@ -318,7 +318,7 @@ func (w *simWorker) onCall(p *post) {
 		}
 	case loadReply:
 		if t, ok := w.loading[call.slot]; ok && t == call.ticket && call.view == w.core.View() {
-			if s := w.core.slots[call.slot]; s != nil {
+			if s := w.core.at(call.slot); s != nil {
 				if n := s.find(t); n != nil && n.state == loading {
 					w.values[call.slot] = call.stored
 					delete(w.loading, call.slot)
@@ -443,7 +443,7 @@ func (w *simWorker) install(v base.View, list []Member) {
 			w.pipe[i].view = v
 		}
 	}
-	for _, s := range w.core.ordered() {
+	for s := range w.core.ordered {
 		if n := s.held(); n != nil {
 			w.a.hit("carried")
 			w.a.exclusive(w, s.id, n.ticket, false, true)

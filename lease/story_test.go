@@ -94,7 +94,7 @@ func (b *bench) release() Action {
 }
 
 func state(c *Core, t Ticket) string {
-	s := c.slots[0]
+	s := c.at(0)
 	if s == nil || s.find(t) == nil {
 		return "gone"
 	}
@@ -180,7 +180,7 @@ func TestIdleSlotKeepsItsWord(t *testing.T) {
 	b.receive(Record{Kind: Req, From: 2, Pred: 1, Ticket: 2})
 	b.sends(Grant, 2)
 	b.next(Forget)
-	if len(b.c.slots) != 0 {
+	if b.c.Known() != 0 {
 		t.Fatal("the slot is not idle")
 	}
 	u := User{Mode: Write}
@@ -345,7 +345,7 @@ func TestOldInvalAckRemovesNoNewCopy(t *testing.T) {
 		t.Fatalf("copy of %v", r.Stamp)
 	}
 	b.receive(Record{Kind: InvalAck, From: 2, Stamp: Stamp{1, 1}}) // a repeat
-	if n := b.c.slots[0].held(); len(n.readers) != 1 {
+	if n := b.c.at(0).held(); len(n.readers) != 1 {
 		t.Fatal("the reader of round 1 was removed by the acknowledgement of round 1")
 	}
 }
@@ -410,7 +410,7 @@ func TestActivationKeepsNewReader(t *testing.T) {
 	}
 	b.sends(Copy, 2)
 	b.c.Ready(3, 2)
-	if n := b.c.slots[0].held(); len(n.readers) != 1 {
+	if n := b.c.at(0).held(); len(n.readers) != 1 {
 		t.Fatal("the reader of the new view is forgotten")
 	}
 }

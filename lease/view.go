@@ -18,6 +18,9 @@ func (c *Core) Receive(r *Record) (install bool, err error) {
 	if r.View < c.View() && !(plant.Is(plant.IgnoreView) && r.Kind == Grant) && !(plant.Is(plant.AcceptOldReq) && r.Kind == Req) {
 		return false, nil
 	}
+	if r.Slot < c.options.First || r.Slot-c.options.First >= c.options.Count {
+		return false, fmt.Errorf("lease: %v about slot %d from w%d, which is not of this part", r.Kind, r.Slot, r.From)
+	}
 	s := c.slot(r.Slot)
 	switch r.Kind {
 	case Req:
@@ -65,8 +68,7 @@ func (c *Core) Install(m *Members) {
 	clear(c.down)
 	clear(c.blocked)
 	clear(c.words)
-	all := c.ordered()
-	for _, s := range all {
+	for s := range c.ordered {
 		s.blocked, s.tries, s.pending = false, 0, nil
 		if s.shared != nil && !plant.Is(plant.KeepCopies) {
 			for _, u := range s.shared.pins {
@@ -76,7 +78,7 @@ func (c *Core) Install(m *Members) {
 		}
 		c.carry(s, old)
 	}
-	for _, s := range all {
+	for s := range c.ordered {
 		c.advance(s)
 	}
 }
@@ -114,7 +116,7 @@ func (c *Core) carry(s *slot, old *Members) {
 // Held appends the slots of home h that this worker holds, in order: what it
 // reports to h after it has drained the old view.
 func (c *Core) Held(h Worker, dst []base.Slot) []base.Slot {
-	for _, s := range c.ordered() {
+	for s := range c.ordered {
 		if c.members.Home(s.id) != h {
 			continue
 		}
@@ -138,7 +140,7 @@ func (c *Core) Ready(h Worker, v base.View) {
 	c.ready[h] = true
 	if !c.active {
 		c.active = true
-		for _, s := range c.ordered() {
+		for s := range c.ordered {
 			for n := s.nodes; n != nil; n = n.next {
 				n.readers = deleteOlder(n.readers, v)
 			}
