@@ -28,9 +28,7 @@ type simWorker struct {
 	// resend are records whose WRITE failed.
 	resend []addressed
 	ready  map[Worker]bool
-	// reports are those of the view being built; built says that it is.
-	reports map[Worker][]base.Slot
-	built   bool
+	home   *Home
 
 	values  map[base.Slot]stored
 	txns    []*txn
@@ -82,7 +80,7 @@ func (w *simWorker) reset() {
 	w.members, w.expiry = nil, 0
 	w.words, w.inbox, w.resend = map[base.Slot]Word{}, nil, nil
 	w.ends, w.links, w.out = map[Worker]end{}, map[Worker]*simLink{}, map[*post]bool{}
-	w.ready, w.reports, w.built = map[Worker]bool{}, map[Worker][]base.Slot{}, false
+	w.ready, w.home = map[Worker]bool{}, NewHome(w.id)
 	w.values, w.txns, w.pipe, w.seq, w.durable = map[base.Slot]stored{}, nil, nil, 0, 0
 	w.locks, w.asked, w.turns = map[base.Slot]*txn{}, map[base.Slot]bool{}, map[base.Slot]int{}
 	w.loading, w.byUser = map[base.Slot]Ticket{}, map[*User]*txn{}
@@ -348,40 +346,28 @@ func (w *simWorker) onReport(p *post, call reportCall) {
 	if w.members == nil || call.view != w.core.View() {
 		return
 	}
-	if w.built {
+	if w.home.Built() {
 		w.call(p.src, "ready", 0, 0, readyCall{call.view})
 		return
 	}
-	w.reports[p.src] = call.slots
-	need := len(w.members.All)
-	if plant.Is(plant.RebuildEarly) && need > 2 {
-		need--
+	whole, err := w.home.Report(Member{p.src, p.srcInc}, call.view, call.slots)
+	if err != nil {
+		violate("%v", err)
 	}
-	if len(w.reports) < need {
+	if plant.Is(plant.RebuildEarly) && len(w.members.All) > 2 {
+		whole = whole || len(w.home.reported) == len(w.members.All)-1
+	}
+	if !whole {
 		return
 	}
-	w.built = true
 	w.a.hit("rebuild")
 	for _, o := range w.a.network { // the CPU writes the words now
 		if o.kind != "rpc" && o.dst == w.id && o.view < w.core.View() && w.a.reachable(w, o) {
 			violate("rebuild: an old verb can still land")
 		}
 	}
-	for id := range base.Slot(w.a.slots) {
-		if w.members.Home(id) != w.id {
-			continue
-		}
-		owner := Free
-		for _, m := range w.members.All {
-			if slices.Contains(w.reports[m.Worker], id) {
-				if owner != Free {
-					violate("two holders of slot %d reported", id)
-				}
-				owner = m.Worker
-			}
-		}
-		w.words[id] = MakeWord(w.core.View(), owner, 0)
-	}
+	w.home.Words(base.Slot(w.a.slots), func(id base.Slot, word Word) { w.words[id] = word })
+	w.home.Done()
 	for _, m := range w.members.All {
 		w.call(m.Worker, "ready", 0, 0, readyCall{w.core.View()})
 	}
@@ -426,9 +412,9 @@ func (w *simWorker) install(v base.View, list []Member) {
 			down = append(down, x.Worker)
 		}
 	}
-	w.members, w.resend, w.built = m, nil, false
+	w.members, w.resend = m, nil
+	w.home.Install(m)
 	clear(w.ready)
-	clear(w.reports)
 	clear(w.loading)
 	clear(w.asked)
 	clear(w.turns)
