@@ -1,0 +1,294 @@
+package rdmatest
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/tenure-faas/tenure/rdma"
+)
+
+// doWords returns words of a region.
+type doWords struct{ Region, Offset, Count int }
+
+// words are a result of doWords.
+type words struct{ Words []uint64 }
+
+func (o doWords) run(a *agent) (any, error) {
+	b := bytes.Clone(a.region(o.Region).Bytes()[o.Offset:][:8*o.Count])
+	w := words{make([]uint64, o.Count)}
+	for i := range w.Words {
+		w.Words[i] = binary.NativeEndian.Uint64(b[8*i:])
+	}
+	return w, nil
+}
+
+// doCount stores the words First, First+Step, First+2*Step ... in all of a
+// region.
+type doCount struct {
+	Region      int
+	First, Step uint64
+}
+
+func (o doCount) run(a *agent) (any, error) {
+	r := a.region(o.Region)
+	for at := 0; at+8 <= len(r.Bytes()); at += 8 {
+		r.Store(at, o.First+uint64(at/8)*o.Step)
+	}
+	return nil, nil
+}
+
+// doReach waits until a word is at least Value. The answer is the word; it is
+// less if the bound has passed.
+type doReach struct {
+	Region, Offset int
+	Value          uint64
+	Bound          time.Duration
+}
+
+func (o doReach) run(a *agent) (any, error) {
+	r := a.region(o.Region)
+	for start := time.Now(); ; runtime.Gosched() {
+		if v := r.Load(o.Offset); v >= o.Value || time.Since(start) > o.Bound {
+			return v, nil
+		}
+	}
+}
+
+// doObserve looks at a word, which counts the slots that are filled, until all
+// Slots are. At every step, what the word says must be there: slot i has the
+// pattern of sourceSeed from i*Size on. The answer says what is wrong, or "".
+type doObserve struct {
+	// The word is in Flags at Offset, the slots are in Region from 0 on. Ready
+	// becomes 1 when the node has begun to look; it is another word of Flags.
+	Flags, Offset, Ready int
+	Region               int
+	Slots, Size          int
+	Bound                time.Duration
+}
+
+func (o doObserve) run(a *agent) (any, error) {
+	flags, slots := a.region(o.Flags), a.region(o.Region).Bytes()
+	want, got := make([]byte, o.Size), make([]byte, o.Size)
+	seen := 0
+	flags.Store(o.Ready, 1)
+	for start := time.Now(); seen < o.Slots; runtime.Gosched() {
+		filled := flags.Load(o.Offset)
+		if filled > uint64(o.Slots) || filled < uint64(seen) {
+			return fmt.Sprintf("the word went from %d to %d of %d", seen, filled, o.Slots), nil
+		}
+		for ; seen < int(filled); seen++ {
+			copy(got, slots[seen*o.Size:])
+			if paint(want, sourceSeed, seen*o.Size); !bytes.Equal(got, want) {
+				return fmt.Sprintf("the word says that %d slots are filled, slot %d is not: %x, want %x", filled, seen, got, want), nil
+			}
+		}
+		if time.Since(start) > o.Bound {
+			return fmt.Sprintf("after %v, %d of %d slots are filled", o.Bound, seen, o.Slots), nil
+		}
+	}
+	return "", nil
+}
+
+// doRings waits for doorbells, the first with Imm 0 and each one more than the
+// one before. When it rings, slot Imm must be filled. The answer says what is
+// wrong, or "".
+type doRings struct {
+	Queue       int
+	Region      int
+	Slots, Size int
+	Bound       time.Duration
+}
+
+func (o doRings) run(a *agent) (any, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), o.Bound)
+	defer cancel()
+	q, slots := a.queue(o.Queue), a.region(o.Region).Bytes()
+	want, got := make([]byte, o.Size), make([]byte, o.Size)
+	polled := make([]rdma.Completion, 16)
+	for seen := 0; seen < o.Slots; {
+		n, err := q.Wait(ctx, polled)
+		if err != nil {
+			return fmt.Sprintf("%d of %d doorbells came, then Wait ended with: %v", seen, o.Slots, err), nil
+		}
+		for _, c := range polled[:n] {
+			if c.Op != rdma.OpReceive || c.Imm != uint32(seen) {
+				return fmt.Sprintf("%+v is not doorbell %d", c, seen), nil
+			}
+			copy(got, slots[seen*o.Size:])
+			if paint(want, sourceSeed, seen*o.Size); !bytes.Equal(got, want) {
+				return fmt.Sprintf("doorbell %d came, its data is not there: %x, want %x", seen, got, want), nil
+			}
+			seen++
+		}
+	}
+	return "", nil
+}
+
+// halves says whether both halves of a word are equal.
+func halves(w uint64) bool { return w>>32 == w&(1<<32-1) }
+
+// doWatchHalves loads a word with the processor until it is Until. The word at
+// Ready becomes 1 when it has begun. The answer is the first word whose halves
+// differ, or "".
+type doWatchHalves struct {
+	Region, Offset, Ready int
+	Until                 uint64
+	Bound                 time.Duration
+}
+
+func (o doWatchHalves) run(a *agent) (any, error) {
+	r := a.region(o.Region)
+	r.Store(o.Ready, 1)
+	for start := time.Now(); ; runtime.Gosched() {
+		w := r.Load(o.Offset)
+		switch {
+		case !halves(w):
+			return fmt.Sprintf("loaded the word %#x", w), nil
+		case w == o.Until:
+			return "", nil
+		case time.Since(start) > o.Bound:
+			return fmt.Sprintf("after %v the word is %#x, want %#x", o.Bound, w, o.Until), nil
+		}
+	}
+}
+
+// doReadHalves is doWatchHalves with a READ, one after the other.
+type doReadHalves struct {
+	Pair, Queue int
+	Request     rdma.WorkRequest
+	// Region and Offset are the request's local memory; Ready is another word.
+	Region, Offset, Ready int
+	Until                 uint64
+	Bound                 time.Duration
+}
+
+func (o doReadHalves) run(a *agent) (any, error) {
+	r := a.region(o.Region)
+	for start := time.Now(); ; {
+		if err := once(a, o.Pair, o.Queue, o.Request, o.Bound); err != nil {
+			return nil, err
+		}
+		r.Store(o.Ready, 1)
+		w := r.Load(o.Offset)
+		switch {
+		case !halves(w):
+			return fmt.Sprintf("read the word %#x", w), nil
+		case w == o.Until:
+			return "", nil
+		case time.Since(start) > o.Bound:
+			return fmt.Sprintf("after %v the word is %#x, want %#x", o.Bound, w, o.Until), nil
+		}
+	}
+}
+
+// once posts a signaled request and waits for its completion, which must be the
+// only one in the queue and good.
+func once(a *agent, pair, queue int, r rdma.WorkRequest, bound time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	defer cancel()
+	if _, err := a.pair(pair).Post([]rdma.WorkRequest{r}); err != nil {
+		return err
+	}
+	polled := make([]rdma.Completion, 2)
+	n, err := a.queue(queue).Wait(ctx, polled)
+	switch {
+	case err != nil:
+		return err
+	case n != 1 || polled[0].ID != r.ID || polled[0].Op != r.Op:
+		return fmt.Errorf("completions %+v, want one of request %d", polled[:n], r.ID)
+	}
+	return polled[0].Err()
+}
+
+// doIncrement adds one to a word Times times, by CAS alone. The answer is the
+// number of attempts.
+type doIncrement struct {
+	Pair, Queue int
+	// Request is a CAS of the word; Region and Offset are its local memory.
+	Request        rdma.WorkRequest
+	Region, Offset int
+	Times          int
+	Bound          time.Duration
+}
+
+func (o doIncrement) run(a *agent) (any, error) {
+	r := a.region(o.Region)
+	guess, attempts := uint64(0), uint64(0)
+	start := time.Now()
+	for done := 0; done < o.Times; attempts++ {
+		if time.Since(start) > o.Bound {
+			return nil, fmt.Errorf("after %v, %d attempts made %d of %d increments", o.Bound, attempts, done, o.Times)
+		}
+		o.Request.ID, o.Request.CompareAdd, o.Request.Swap = attempts, guess, guess+1
+		if err := once(a, o.Pair, o.Queue, o.Request, o.Bound); err != nil {
+			return nil, err
+		}
+		found := r.Load(o.Offset)
+		if found == guess {
+			done++
+			found++
+		}
+		guess = found
+	}
+	return attempts, nil
+}
+
+// doVolley sends doorbells to and fro with a peer that does the same: each is
+// sent when the one before has come.
+type doVolley struct {
+	Pair, Send, Receive int // queue pair, completion queues
+	First               bool
+	Rounds              int
+	Bound               time.Duration
+}
+
+func (o doVolley) run(a *agent) (any, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), o.Bound)
+	defer cancel()
+	pair, send, receive := a.pair(o.Pair), a.queue(o.Send), a.queue(o.Receive)
+	rung, sent := 0, 0
+	polled := make([]rdma.Completion, 4)
+	await := func(q rdma.CompletionQueue, count *int, least int) error {
+		for *count < least {
+			n, err := q.Wait(ctx, polled)
+			if err != nil {
+				return fmt.Errorf("%d doorbells came and %d were sent, of %d: %w", rung, sent, o.Rounds, err)
+			}
+			for _, c := range polled[:n] {
+				if err := c.Err(); err != nil {
+					return err
+				}
+				if c.Op == rdma.OpReceive {
+					rung++
+				} else {
+					sent++
+				}
+			}
+		}
+		return nil
+	}
+	for r := range o.Rounds {
+		if !o.First {
+			if err := await(receive, &rung, r+1); err != nil {
+				return nil, err
+			}
+		}
+		if _, err := pair.Post([]rdma.WorkRequest{rdma.WriteImm(uint64(r+1), rdma.Local{}, rdma.RemoteRegion{}, 0, uint32(r))}); err != nil {
+			return nil, err
+		}
+		if o.First {
+			if err := await(receive, &rung, r+1); err != nil {
+				return nil, err
+			}
+		}
+		// Doorbells of the peer say nothing about the completions here.
+		if err := await(send, &sent, r-16); err != nil {
+			return nil, err
+		}
+	}
+	return nil, await(send, &sent, o.Rounds)
+}
