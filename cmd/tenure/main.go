@@ -12,6 +12,7 @@ import (
 	"github.com/tenure-faas/tenure/cmd/tenure/internal/benchcmd"
 	"github.com/tenure-faas/tenure/cmd/tenure/internal/command"
 	"github.com/tenure-faas/tenure/cmd/tenure/internal/dev"
+	"github.com/tenure-faas/tenure/cmd/tenure/internal/doctor"
 	"github.com/tenure-faas/tenure/gateway"
 )
 
@@ -35,6 +36,7 @@ type commandLine struct {
 	Logs      command.Logs      `cmd:"" help:"Print what functions logged."`
 
 	Bench   benchcmd.Command `cmd:"" help:"Measure a server or this machine."`
+	Doctor  doctor.Command   `cmd:"" help:"Show what this machine offers for RDMA, what is missing and what is chosen."`
 	Version command.Version  `cmd:"" help:"Print what this program was built from."`
 }
 
