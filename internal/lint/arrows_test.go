@@ -63,7 +63,7 @@ var rooms = []room{
 	{dir: "internal/acceptance", why: whyLeaf},
 	{dir: "internal/rxevm", why: "it boots virtual machines and knows nothing of what runs in them"},
 	{dir: "bench", may: []string{"base"}, foreign: []string{"*"}, why: "the load comes over the public API, as a user's does"},
-	{dir: "bench/verbs", may: []string{"base", "rdma"}, foreign: []string{"*"}, why: "it measures providers, not servers"},
+	{dir: "bench/verbs", may: []string{"base", "rdma", "rpc"}, foreign: []string{"*"}, why: "it measures providers, not servers"},
 
 	{dir: "cmd", may: inner("worker", "leasemgr", "gateway", "internal/node", "internal/gctune", "sdk", "examples", "bench"), foreign: []string{"*"},
 		why: "commands wire everything but the tools of tests"},

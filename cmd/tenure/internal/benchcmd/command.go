@@ -33,6 +33,7 @@ type Command struct {
 	Load  Load  `cmd:"" help:"Send requests to a server and measure its answers."`
 	Floor Floor `cmd:"" help:"Measure what HTTP alone costs on this machine."`
 	Main  Main  `cmd:"" help:"Start servers and compare them with the floor, in several rounds."`
+	Verbs Verbs `cmd:"" help:"Measure one-sided verbs on this machine, or to another."`
 
 	FloorServer FloorServer `cmd:"" name:"floor-server" hidden:"" help:"The bare server of floor and main."`
 }
