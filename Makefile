@@ -1,5 +1,5 @@
-# Everything here needs Go and make only; what needs more says so and is left
-# out where it is missing. CONTRIBUTING.md says what to run when.
+# Everything here needs Go and make only; what needs more says so, and is left
+# out where it is missing or has a target of its own. CONTRIBUTING.md says what to run when.
 
 GO ?= go
 # T is how long one fuzz target or one soak runs, N how often crash repeats.
@@ -7,10 +7,10 @@ T ?= 30s
 N ?= 20
 # These packages share memory between goroutines; the race detector costs the
 # others time only.
-RACE ?= ./cmd/gateway/... ./bench/load/... ./gateway/... ./internal/node/... ./leasemgr/... ./runtime/... ./store/... ./txn/... ./worker/...
+RACE ?= ./cmd/gateway/... ./bench/load/... ./bench/verbs ./gateway/... ./internal/node/... ./leasemgr/... ./rdma/... ./rpc/... ./runtime/... ./store/... ./txn/... ./worker/...
 
 .DEFAULT_GOAL := build
-.PHONY: build dev test test-race check fuzz bench-main bench-guest soak crash clean toolchain
+.PHONY: build dev test test-race test-rxe check fuzz bench-main bench-guest soak crash clean toolchain
 
 # go.mod's version, compared by its two numbers: Go before 1.21 cannot read it
 # and says something that helps nobody.
@@ -20,8 +20,12 @@ toolchain:
 	echo "$$want $$have" | awk '{ split($$1, w, "."); split($$2, h, "."); exit !(h[1] > w[1] || h[1] == w[1] && h[2]+0 >= w[2]+0) }' \
 	|| { echo "make: Go $$have is too old, go.mod asks for $$want or later: install it from https://go.dev/dl" >&2; exit 1; }
 
+# With a C compiler and the headers of libibverbs (Debian: libibverbs-dev) the
+# verbs provider is compiled in. The library is looked for when it is used.
 build: toolchain
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
+	@if echo '#include <infiniband/verbs.h>' | $${CC:-cc} -E - >/dev/null 2>&1; then \
+		echo "CGO_ENABLED=1 $(GO) build -trimpath -tags rdma -o bin/ ./cmd/..."; CGO_ENABLED=1 $(GO) build -trimpath -tags rdma -o bin/ ./cmd/...; \
+	else echo "CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/..."; CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...; fi
 
 dev: toolchain
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/tenure
@@ -35,6 +39,11 @@ test: toolchain
 
 test-race: toolchain
 	CGO_ENABLED=1 $(GO) test -race -shuffle=on $(RACE)
+
+# A SoftRoCE device in virtual machines, on one node and on two. Needs a C
+# compiler and Debian's packages, which it installs if it runs as root.
+test-rxe: toolchain
+	internal/rxevm/test-rxe.sh
 
 # Before each commit. golangci-lint runs where it is installed, or where go.mod
 # names it as a tool.
