@@ -86,6 +86,51 @@ func TestTearCoversEveryByteOnce(t *testing.T) {
 	}
 }
 
+// Each kind of decision has a stream of its own, and each seed its own streams.
+func TestStreamsDiffer(t *testing.T) {
+	seen := map[uint64]bool{}
+	for seed := range uint64(50) {
+		var d dice
+		d.seed(seed)
+		for s := range streams {
+			v := d.pcg[s].Uint64()
+			if seen[v] {
+				t.Fatalf("seed %d: stream %d begins like another", seed, s)
+			}
+			seen[v] = true
+		}
+	}
+}
+
+// The hash tells two histories apart if a single record of theirs differs in any
+// field, or in its place.
+func TestHashCoversEveryField(t *testing.T) {
+	base := record{at: 1, request: 1, low: 1, high: 1, sum: 1, qp: 1, from: 1, to: 1, what: 1, op: 1, status: 1}
+	seen := map[uint64]int{}
+	for i, change := range []func(r *record){
+		func(*record) {}, func(r *record) { r.at++ }, func(r *record) { r.request++ }, func(r *record) { r.low++ }, func(r *record) { r.high++ },
+		func(r *record) { r.sum++ }, func(r *record) { r.qp++ }, func(r *record) { r.from++ }, func(r *record) { r.to++ },
+		func(r *record) { r.what++ }, func(r *record) { r.op++ }, func(r *record) { r.status++ },
+	} {
+		for _, first := range []bool{true, false} {
+			r := base
+			change(&r)
+			var h trace
+			if first {
+				h.add(&r)
+				h.add(&base)
+			} else {
+				h.add(&base)
+				h.add(&r)
+			}
+			if j, ok := seen[h.hash]; ok && i > 0 {
+				t.Errorf("changes %d and %d have one hash", i, j)
+			}
+			seen[h.hash] = i
+		}
+	}
+}
+
 // Keys are distinct, never 0, and of one kind.
 func TestKeysAreDistinct(t *testing.T) {
 	seen := map[uint32]bool{0: true}

@@ -3,6 +3,7 @@ package sim_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -145,6 +146,60 @@ func TestSplitAtomicIsAtomicAmongAtomics(t *testing.T) {
 	drain(f)
 	if found, read, word := c.memory.Load(0), c.memory.Load(8), b.memory.Load(0); found != 1 || read != 1 || word != 1 {
 		t.Errorf("the second CAS found %d, the READ %d, the word is %d: want 1", found, read, word)
+	}
+}
+
+// When a WRITE comes to nothing, so does all behind it, whether it was posted
+// before or after that; behind a READ, only what is fenced.
+func TestNothingFollowsWhatCameToNothing(t *testing.T) {
+	for _, tt := range []struct {
+		op    rdma.Opcode
+		flags rdma.Flags
+		want  byte
+	}{
+		{rdma.OpWrite, 0, 0},
+		{rdma.OpWrite, rdma.Fence, 0},
+		{rdma.OpRead, 0, 1},
+		{rdma.OpRead, rdma.Fence, 0},
+	} {
+		t.Run(fmt.Sprintf("%v, then flags %d", tt.op, tt.flags), func(t *testing.T) {
+			f, a, b, x, _ := pairOf(t, sim.Options{}, rdma.QueuePairOptions{})
+			// The answer takes long, so that more can be posted meanwhile.
+			f.Script(sim.Rule{Fate: sim.Fate{Status: rdma.StatusRemoteAccess, ReplyDelay: 100 * us}})
+			remote := b.memory.Remote()
+			a.post(x, rdma.WorkRequest{Op: tt.op, Local: a.memory.Local(100, 8), RemoteAddr: remote.At(100), RKey: remote.RKey})
+			for at := range 2 {
+				a.memory.Bytes()[at] = 1
+				w := rdma.Write(uint64(at), a.memory.Local(at, 1), remote, uint64(at))
+				w.Flags |= tt.flags
+				a.post(x, w)
+				f.RunUntil(f.Now() + 20*us)
+			}
+			drain(f)
+			if got := b.memory.Bytes(); got[0] != tt.want || got[1] != tt.want {
+				t.Errorf("the WRITEs left %d and %d, want %d", got[0], got[1], tt.want)
+			}
+		})
+	}
+}
+
+// A WRITE whose completion was given before its bytes were in place is in place
+// when Revoke returns.
+func TestRevokePutsInPlaceWhatIsDone(t *testing.T) {
+	f, a, b, x, y := pairOf(t, sim.Options{}, rdma.QueuePairOptions{})
+	f.Script(sim.Rule{Fate: sim.Fate{EarlyAck: true, Gap: time.Second}})
+	a.memory.Store(0, 5)
+	if s := a.do(x, rdma.Write(1, a.memory.Local(0, 8), b.memory.Remote(), 0)); s != rdma.StatusOK || b.memory.Load(0) != 0 {
+		t.Fatalf("the WRITE ended as %v, the word is %d", s, b.memory.Load(0))
+	}
+	b.must(y.Revoke(context.Background()))
+	if w := b.memory.Load(0); w != 5 {
+		t.Errorf("the word is %d", w)
+	}
+	b.memory.Store(0, 6)
+	drain(f)
+	if w := b.memory.Load(0); w != 6 {
+		t.Errorf("the word is %d long after the revocation", w)
 	}
 }
 

@@ -408,8 +408,13 @@ func (w *world) links() {
 	}
 }
 
-// TestContractHoldsUnderAllFaults runs random scripts on random fabrics.
-func TestContractHoldsUnderAllFaults(t *testing.T) { rapid.Check(t, script) }
+// TestContractHoldsUnderAllFaults runs random scripts on random fabrics; several
+// times, because some mistakes need hundreds of scripts to show.
+func TestContractHoldsUnderAllFaults(t *testing.T) {
+	for i := range 5 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) { rapid.Check(t, script) })
+	}
+}
 
 // FuzzContract lets the fuzzer write the scripts.
 func FuzzContract(f *testing.F) {

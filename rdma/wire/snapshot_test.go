@@ -93,7 +93,7 @@ malformed 1, of more flows than there is room for 7
 	}
 }
 
-func TestRxePathMTU(t *testing.T) {
+func TestLargestPathMTU(t *testing.T) {
 	for mtu, want := range map[int]int{0: 256, 576: 256, 592: 512, 1280: 1024, 1500: 1024, 2127: 1024, 2128: 2048, 4175: 2048, 4176: 4096, 9000: 4096, 65536: 4096} {
 		if got := rxePathMTU(mtu); got != want {
 			t.Errorf("interface of %d bytes: path MTU %d, want %d", mtu, got, want)
