@@ -30,11 +30,11 @@
 // connected to itself. Loading such a word with an atomic load is fine.
 //
 // Order. On one queue pair, a WRITE takes effect before any request posted after
-// it; if it never does, none of them does either. READ, CAS and FAA may take effect after a request that was posted later,
-// unless that one is posted with Fence or after their completion. Two queue
-// pairs have no order at all, even between the same two nodes. A chain "CAS,
-// then WRITE if it succeeded" cannot be posted in one batch: the WRITE goes
-// whatever the CAS found.
+// it; if it never does, none of them does either. READ, CAS and FAA may take
+// effect after a request that was posted later, unless that one is posted with
+// Fence or after their completion. Two queue pairs have no order at all, even
+// between the same two nodes. A chain "CAS, then WRITE if it succeeded" cannot be
+// posted in one batch: the WRITE goes whatever the CAS found.
 //
 // Completion. Requests of one queue pair complete in the order in which they
 // were posted. A request posted with Signaled has exactly one Completion; one

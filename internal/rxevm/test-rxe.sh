@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 one_node=(./cgo/ibverbs ./rdma/verbs ./rdma/machine)
 # A package whose tests drive an agent on the other node, and one whose tests
 # run on both nodes at the same time.
-driven=./rdma/verbs driven_tests='-test.run=Remote'
+driven=./rdma/verbs driven_tests='-test.run=TestConformanceOnTwoMachines'
 both=./rdma/wire both_tests='-test.run=Rxe'
 
 work=$(mktemp -d)
@@ -69,7 +69,7 @@ build() {
 # shellcheck disable=SC2086
 if step build build; then
   step "one node: tests, and latencies beside perftest's" "$work/rxevm" "${install[@]}" \
-    --timeout 5m --program ib_read_lat,ib_write_lat,ib_atomic_lat ${ONE_NODE_FLAGS-} "$work/one" || true
+    --timeout 6m --program ib_read_lat,ib_write_lat,ib_atomic_lat ${ONE_NODE_FLAGS-} "$work/one" || true
   step "two nodes: tests over the wire" "$work/rxevm" "${install[@]}" \
     --nodes 2 --timeout 4m ${TWO_NODES_FLAGS-} "$work/two" || true
 fi
