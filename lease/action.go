@@ -13,8 +13,8 @@ const (
 	CAS ActionKind = iota + 1
 	// Release posts a CAS like CAS, and reports the outcome to Released.
 	Release
-	// ReadWord posts a READ of the slot's word at its home (To), and reports to
-	// WordRead with Ticket.
+	// ReadWord reads the slot's word at its home (To), by a CAS that cannot succeed
+	// because a READ may be torn, and reports to WordRead with Ticket.
 	ReadWord
 	// ReadTail is ReadWord for a copy, and reports to TailRead with Nonce.
 	ReadTail

@@ -19,15 +19,16 @@
 // The contract is the weakest that real devices give; code above it may rely on
 // nothing else, and sim breaks everything else on purpose.
 //
-// Atomicity. A READ or WRITE of exactly 8 bytes at an address divisible by 8 is
-// atomic. Anything larger or elsewhere may be torn at any byte, its bytes may
-// move in any order, and a reader may see a mixture of old and new. CAS and FAA
-// work on 8 bytes at an address divisible by 8 and are atomic among the CAS, FAA
-// and 8-byte READs of all queue pairs of one provider at the owner of the
-// memory. They are not atomic with instructions of the owner's CPU (rxe loads,
-// compares and stores), nor with a WRITE of the same word: a word that CAS
+// Atomicity. A READ or WRITE, of whatever length, may be torn at any byte, its
+// bytes may move in any order, and a reader may see a mixture of old and new. (An
+// RNIC moves 8 aligned bytes as one; rxe copies bytes, and the suite has seen half
+// a word.) CAS and FAA work on 8 bytes at an address divisible by 8 and are atomic
+// among the CAS and FAA of all queue pairs of one provider at the owner of the
+// memory; so a word of another node is read by a CAS that cannot succeed. They are not atomic with instructions of the owner's CPU (rxe loads,
+// compares and stores), nor with a READ or WRITE of the same word: a word that CAS
 // changes is changed by CAS only, also by its owner, through a queue pair
-// connected to itself. Loading such a word with an atomic load is fine.
+// connected to itself. The owner may load such a word with an atomic load: that
+// sees it whole.
 //
 // Order. On one queue pair, a WRITE takes effect before any request posted after
 // it; if it never does, none of them does either. READ, CAS and FAA may take

@@ -5,7 +5,7 @@
 //	┌ staging: one record a slot ┐  WRITE    ┌ ring: one record a slot ┐
 //	│ r0 │ r1 │ r2 │ ...         │ ────────► │ r0 │ r1 │ r2 │ ...      │
 //	└────────────────────────────┘           └─────────────────────────┘
-//	│ consumed: 8 bytes          │ ◄──────── the receiver's count, now and then
+//	│ consumed: 8 bytes          │ ◄──────── the receiver's count and its inverse
 //	└────────────────────────────┘  WRITE
 //
 // A record is 64 bytes, in the slot of its number modulo the size of the ring:
@@ -128,12 +128,26 @@ func (s *Sender) Free() int {
 	return int(s.slots - (s.sent - s.consumed))
 }
 
-// credit takes over the receiver's count. It comes from the peer: a count that
-// goes back, or ahead of what was sent, is not believed.
+// credit takes over the receiver's count. It comes from the peer, and its WRITE
+// may be torn: a count that goes back, ahead of what was sent, or is not whole is
+// not believed. It is read again at the next call.
 func (s *Sender) credit() {
-	if c := s.local.Load(s.consumedAt); c > s.consumed && c <= s.sent {
+	low, whole := openCredit(s.local.Load(s.consumedAt))
+	if c := s.consumed + uint64(low-uint32(s.consumed)); whole && c <= s.sent {
 		s.consumed = c
 	}
+}
+
+// sealCredit is the word for a count: its low half, and that inverted. A torn
+// word is a mixture of two and does not fit together, unless it is one of them.
+func sealCredit(consumed uint64) uint64 {
+	low := uint32(consumed)
+	return uint64(^low)<<32 | uint64(low)
+}
+
+// openCredit returns the low half of a count.
+func openCredit(word uint64) (low uint32, whole bool) {
+	return uint32(word), uint32(word>>32) == ^uint32(word)
 }
 
 // Add puts a record into the staging and returns the unsignaled WRITE that sends
@@ -231,7 +245,7 @@ func (m *Receiver) Credit() (rdma.WorkRequest, bool) {
 		return rdma.WorkRequest{}, false
 	}
 	m.credited = m.consumed
-	m.local.Store(m.consumedAt, m.consumed)
+	m.local.Store(m.consumedAt, sealCredit(m.consumed))
 	w := rdma.Write(m.consumed, m.local.Local(m.consumedAt, 8), m.remote, m.creditAt)
 	w.Flags = 0
 	return w, true

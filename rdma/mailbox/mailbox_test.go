@@ -143,6 +143,24 @@ func TestFullRing(t *testing.T) {
 	}
 }
 
+// TestTornCredit: a mixture of two counts opens nothing.
+func TestTornCredit(t *testing.T) {
+	const slots = 1024
+	p := newPair(t, slots)
+	for range slots {
+		p.sender.Add(record(1))
+	}
+	old, now := sealCredit(0xff), sealCredit(0x100)
+	for bytes := range 9 {
+		mask := uint64(1)<<(8*bytes) - 1 // the low bytes are new; all of them at 8
+		p.sender.consumed = 0xff
+		p.sender.local.Store(p.sender.consumedAt, old&^mask|now&mask)
+		if free := p.sender.Free(); free != 0xff && free != 0x100 {
+			t.Errorf("with %d bytes new: %d free slots, want 255 or 256", bytes, free)
+		}
+	}
+}
+
 // TestResume: after a broken queue pair, what was not consumed is repeated; what
 // had arrived is not delivered twice.
 func TestResume(t *testing.T) {
@@ -317,7 +335,7 @@ func BenchmarkRecord(b *testing.B) {
 			b.Fatal("no record")
 		}
 		if _, ok := p.receiver.Credit(); ok {
-			p.sender.local.Store(p.sender.consumedAt, p.receiver.Consumed())
+			p.sender.local.Store(p.sender.consumedAt, sealCredit(p.receiver.Consumed()))
 		}
 	}
 }

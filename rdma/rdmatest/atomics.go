@@ -160,39 +160,32 @@ func casFromManyAddsUp(sc *scene) {
 	}
 }
 
-// wordsAreNeverHalf changes a word while others look at it: with WRITEs, and in
-// another word with CAS and FAA.
+// wordsAreNeverHalf changes a word by FAA while its owner loads it and a peer
+// looks at it by a CAS that never succeeds. WRITEs and READs may be torn, also
+// those of a word: rxe copies bytes.
 func wordsAreNeverHalf(sc *scene) {
 	const unit = 1<<32 + 1 // a multiple of it has equal halves
 	rounds := 10 * sc.Rounds
 	word := sc.b.region(24)
-	source := sc.a.region(8 * (rounds + 1))
-	source.node.must(doCount{source.number, 0, unit})
 	last := uint64(rounds) * unit
-	for _, c := range []struct {
-		name   string
-		at     int
-		change step
-	}{
-		{"WRITE", 0, step{Request: rdma.Write(0, source.local(8, 8), word.remote, 0), LocalStep: 8}},
-		{"FAA", 8, step{Request: rdma.FAA(0, sc.a.region(8).local(0, 8), word.remote, 8, unit)}},
-	} {
-		writer, owner := sc.connect(sc.a, sc.b, pairOptions{})
-		reader, _ := sc.connect(sc.c, sc.b, pairOptions{})
-		into := sc.c.region(16)
-		word.store(16, 0)
-		loads := sc.b.begin(doWatchHalves{word.number, c.at, 16, last, sc.Bound})
-		reads := sc.c.begin(doReadHalves{reader.Pair, reader.cq.number, rdma.Read(5, into.local(0, 8), word.remote, uint64(c.at)), into.number, 0, 8, last, sc.Bound})
-		word.reach(16, 1)
-		into.reach(8, 1)
-		sc.goodStream(c.name, writer.stream(doStream{Steps: []step{c.change}, Rounds: rounds, Window: 16}))
-		writer.settle(owner)
-		if wrong := take[string](loads); wrong != "" {
-			sc.Errorf("while a word was changed by %s, its owner %s", c.name, wrong)
-		}
-		if wrong := take[string](reads); wrong != "" {
-			sc.Errorf("while a word was changed by %s, a peer %s", c.name, wrong)
-		}
+	change := step{Request: rdma.FAA(0, sc.a.region(8).local(0, 8), word.remote, 8, unit)}
+	writer, owner := sc.connect(sc.a, sc.b, pairOptions{})
+	reader, _ := sc.connect(sc.c, sc.b, pairOptions{})
+	into := sc.c.region(16)
+	word.store(16, 0)
+	const never = 1 // has unequal halves
+	look := rdma.CAS(5, into.local(0, 8), word.remote, 8, never, never)
+	loads := sc.b.begin(doWatchHalves{word.number, 8, 16, last, sc.Bound})
+	looks := sc.c.begin(doReadHalves{reader.Pair, reader.cq.number, look, into.number, 0, 8, last, sc.Bound})
+	word.reach(16, 1)
+	into.reach(8, 1)
+	sc.goodStream("FAA", writer.stream(doStream{Steps: []step{change}, Rounds: rounds, Window: 16}))
+	writer.settle(owner)
+	if wrong := take[string](loads); wrong != "" {
+		sc.Errorf("while a word was changed by FAA, its owner %s", wrong)
+	}
+	if wrong := take[string](looks); wrong != "" {
+		sc.Errorf("while a word was changed by FAA, a peer %s", wrong)
 	}
 }
 

@@ -145,26 +145,36 @@ func (b *bystanders) check() {
 // comes after is flushed or not taken.
 func (sc *scene) trespass(what string, b *bystanders, bad rdma.WorkRequest) {
 	sc.Helper()
-	x, y := sc.connect(sc.a, sc.b, pairOptions{timeout: sc.Timeout})
+	x := sc.a.pair(pairOptions{timeout: sc.Timeout})
+	y := sc.b.pair(pairOptions{timeout: sc.Timeout, accept: x})
 	before, after := rdma.FAA(1, b.old.local(0, 8), b.word.remote, 0, 1), rdma.FAA(3, b.old.local(0, 8), b.word.remote, 0, 1<<32)
 	bad.ID = 2
 	b.count++
 	if b.count%2 == 0 {
 		bad.Flags &^= rdma.Signaled // a failure has a completion all the same
 	}
-	n, err := x.tryPost(before, bad, after, after)
-	if n < 2 || n < 4 && !errors.Is(err, rdma.ErrBroken) {
-		sc.Fatalf("%s between others: %d of 4 were taken with error %v", what, n, err)
+	other := []rdma.WorkRequest{rdma.Read(b.count, b.old.local(0, 8), b.word.remote, 0)}
+	// All that happens at this end in one crossing: there are many trespasses.
+	all := ask[answers](sc.a, doAll{[]operation{
+		doConnect{x.Pair, y.Address, sc.Bound},
+		doPost{Pair: x.Pair, Requests: []rdma.WorkRequest{before, bad, after, after}, Wait: doWait{x.cq.number, -1, sc.Bound}},
+		doPairErr{x.Pair},
+		doClosePair{x.Pair, x.cq.number},
+		b.x.completing(other),
+	}}).Answers
+	p := all[1].Value.(posted)
+	if p.Count < 2 || p.Count < 4 && !errors.Is(p.Fault.err(), rdma.ErrBroken) {
+		sc.Fatalf("%s between others: %d of 4 were taken with error %v", what, p.Count, p.Fault.err())
 	}
-	sc.failed(what, x, x.cq.wait(what, n), bad, func(s rdma.Status) bool { return s == rdma.StatusRemoteAccess || s == rdma.StatusRemoteInvalid })
-	x.broken("after " + what)
-	if got := x.last(); len(got) > 0 {
+	sc.failed(what, x, x.cq.enough(what, p.Count, p.Waited), bad, func(s rdma.Status) bool { return s == rdma.StatusRemoteAccess || s == rdma.StatusRemoteInvalid })
+	x.refuses("after "+what, all[2].Value.(state))
+	if got := all[3].Value.(waited).Completions; len(got) > 0 {
 		sc.Errorf("%s: a completion too many: %+v", what, got)
 	}
 	if got := y.last(); len(got) > 0 {
 		sc.Errorf("%s: at the peer arrived %+v", what, got)
 	}
-	b.x.complete("another queue pair after "+what, rdma.Read(b.count, b.old.local(0, 8), b.word.remote, 0))
+	b.x.completed("another queue pair after "+what, other, all[4].Value.(posted))
 }
 
 // failed checks the completions of a good request, a bad one with ID 2 and those

@@ -1,6 +1,7 @@
 package rdmatest
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/tenure-faas/tenure/rdma"
@@ -65,15 +66,35 @@ func doorbellsWakeWaiters(sc *scene) {
 // queues that spin for a moment and on others.
 func idleWaitUsesNoCPU(sc *scene) {
 	nodes := []*node{sc.a, sc.b, sc.c}
-	var waits []*pending
+	var queues []*queue
 	for _, spin := range []time.Duration{0, time.Millisecond} {
 		for _, n := range nodes {
 			q := n.queue(rdma.CompletionQueueOptions{Spin: spin})
 			x, y := n.pair(pairOptions{send: q}), sc.b.pair(pairOptions{})
 			join(x, y)
 			x.settle(y) // it has worked and is idle now
-			waits = append(waits, n.begin(doWait{q.number, 1, sc.Window}))
+			queues = append(queues, q)
 		}
+	}
+	// One goroutine that spins uses all of a window, and of every window. What the
+	// suite and the runtime do is far below a third, but on a busy machine, or a
+	// virtual one, a window may be charged with what others did.
+	var busy string
+	for range 3 {
+		if busy = sc.idle(nodes, queues); busy == "" {
+			return
+		}
+	}
+	sc.Errorf("%s; it was no better twice before", busy)
+}
+
+// idle lets nodes wait on idle queues for a window and says which of them was
+// busy, or "".
+func (sc *scene) idle(nodes []*node, queues []*queue) (busy string) {
+	sc.Helper()
+	var waits []*pending
+	for _, q := range queues {
+		waits = append(waits, q.node.begin(doWait{q.number, 1, sc.Window}))
 	}
 	before := make([]time.Duration, len(nodes))
 	for i, n := range nodes {
@@ -85,12 +106,11 @@ func idleWaitUsesNoCPU(sc *scene) {
 		}
 	}
 	for i, n := range nodes {
-		// One goroutine that spins uses all of the window. What the suite does
-		// itself, and the runtime, is far below a third.
 		if used := ask[cpuTime](n, doCPUTime{}).Used - before[i]; used > sc.Window/3 {
-			sc.Errorf("node %s used %v of processor time while it was idle for %v", n.name, used, sc.Window)
+			busy = fmt.Sprintf("node %s used %v of processor time while it was idle for %v", n.name, used, sc.Window)
 		}
 	}
+	return busy
 }
 
 func waitEnds(sc *scene) {

@@ -116,7 +116,13 @@ func acceptedMayPostFirst(sc *scene) {
 // broken checks that the queue pair is broken: it says why and takes nothing.
 func (e *end) broken(when string) {
 	e.node.Helper()
-	switch s := ask[state](e.node, doPairErr{e.Pair}); {
+	e.refuses(when, ask[state](e.node, doPairErr{e.Pair}))
+}
+
+// refuses checks the answer to doPairErr.
+func (e *end) refuses(when string, s state) {
+	e.node.Helper()
+	switch {
 	case s.Err == nil:
 		e.node.Errorf("%s, Err of the queue pair of node %s is nil", when, e.node.name)
 	case s.Count != 0 || !errors.Is(s.Post.err(), rdma.ErrBroken):

@@ -1,6 +1,7 @@
 package rdmatest
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/tenure-faas/tenure/rdma"
@@ -49,10 +50,13 @@ func (p *pending) try() (any, error) {
 		}
 		n.dead = true
 		n.link.abandon()
-		n.Fatalf("node %s: %T %+v has not returned after %v; its stacks are\n%v", n.name, p.op, p.op, bound, stacks)
+		n.Fatalf("node %s: %s has not returned after %v; its stacks are\n%v", n.name, describe(p.op), bound, stacks)
 		return nil, nil
 	}
 }
+
+// describe is what messages show of an operation.
+func describe(op operation) string { return fmt.Sprintf("%T %.300s", op, fmt.Sprintf("%+v", op)) }
 
 // try runs an operation that may fail.
 func (n *node) try(op operation) (any, error) {
@@ -64,7 +68,7 @@ func (n *node) try(op operation) (any, error) {
 func (n *node) must(op operation) {
 	n.Helper()
 	if _, err := n.try(op); err != nil {
-		n.Fatalf("node %s: %T %+v: %v", n.name, op, op, err)
+		n.Fatalf("node %s: %s: %v", n.name, describe(op), err)
 	}
 }
 
@@ -79,7 +83,7 @@ func take[R any](p *pending) R {
 	p.node.Helper()
 	v, err := p.try()
 	if err != nil {
-		p.node.Fatalf("node %s: %T %+v: %v", p.node.name, p.op, p.op, err)
+		p.node.Fatalf("node %s: %s: %v", p.node.name, describe(p.op), err)
 	}
 	return v.(R)
 }
@@ -236,6 +240,7 @@ type pairOptions struct {
 	sendDepth, receiveDepth int
 	timeout                 time.Duration
 	peer                    string
+	accept                  *end // the active end, if this is to accept it at once
 }
 
 // end is one end of a connection.
@@ -262,6 +267,9 @@ func (n *node) pair(o pairOptions) *end {
 	if o.receive != nil {
 		op.ReceiveCQ = o.receive.number
 	}
+	if o.accept != nil {
+		op.Accept = o.accept.Address
+	}
 	p := ask[paired](n, op)
 	e := &end{paired: &p, node: n, cq: &queue{n, p.SendCQ}, doorbells: o.receive}
 	if o.receive == nil {
@@ -283,8 +291,10 @@ func join(active, passive *end) {
 // connect makes a queue pair on each node and connects them.
 func (sc *scene) connect(active, passive *node, o pairOptions) (*end, *end) {
 	sc.Helper()
-	x, y := active.pair(o), passive.pair(o)
-	join(x, y)
+	x := active.pair(o)
+	o.accept = x
+	y := passive.pair(o)
+	active.must(doConnect{x.Pair, y.Address, sc.Bound})
 	return x, y
 }
 
@@ -307,8 +317,22 @@ func (e *end) post(requests ...rdma.WorkRequest) {
 // order.
 func (e *end) complete(what string, requests ...rdma.WorkRequest) {
 	e.node.Helper()
+	e.completed(what, requests, ask[posted](e.node, e.completing(requests)))
+}
+
+// completing is the operation of complete.
+func (e *end) completing(requests []rdma.WorkRequest) doPost {
+	return doPost{Pair: e.Pair, Requests: requests, Wait: doWait{e.cq.number, len(e.signaled(requests)), e.node.scene.Bound}}
+}
+
+// completed checks the answer to completing.
+func (e *end) completed(what string, requests []rdma.WorkRequest, p posted) {
+	e.node.Helper()
+	if p.Fault != nil {
+		e.node.Fatalf("%s: node %s posted %d of %d requests: %v", what, e.node.name, p.Count, len(requests), p.Fault)
+	}
 	want := e.signaled(requests)
-	e.node.compare(what, e.results(what, len(want), requests...), want)
+	e.node.compare(what, e.cq.enough(what, len(want), p.Waited), want)
 }
 
 // results posts requests, which must all be taken, and returns count completions.

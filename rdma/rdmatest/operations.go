@@ -114,7 +114,7 @@ func (doCPUTime) run(*agent) (any, error) {
 type doStacks struct{}
 
 func (doStacks) run(*agent) (any, error) {
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, 1<<18)
 	return string(buf[:runtime.Stack(buf, true)]), nil
 }
 
@@ -175,12 +175,32 @@ func (o doPoll) run(a *agent) (any, error) {
 	return waited{Completions: dst[:n]}, nil
 }
 
+// doAll does several operations, one after the other, until one fails. It saves
+// crossings where these are slow.
+type doAll struct{ Operations []operation }
+
+// answers are those of doAll, as far as it came.
+type answers struct{ Answers []answer }
+
+func (o doAll) run(a *agent) (any, error) {
+	var all answers
+	for _, op := range o.Operations {
+		all.Answers = append(all.Answers, a.do(op))
+		if f := all.Answers[len(all.Answers)-1].Fault; f != nil {
+			return all, fmt.Errorf("%T: %w", op, f)
+		}
+	}
+	return all, nil
+}
+
 // doPair makes a queue pair. The queues are numbers; 0 is none. NewCQ makes a
 // completion queue for what is sent, and for doorbells if there is no other.
+// Accept, if there is one, is the address of the active end.
 type doPair struct {
 	Options           rdma.QueuePairOptions // but for the queues
 	SendCQ, ReceiveCQ int
 	NewCQ             bool
+	Accept            []byte
 }
 
 // paired describes a queue pair.
@@ -209,7 +229,11 @@ func (o doPair) run(a *agent) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return paired{keep(a, a.pairs, p), p.Number(), append([]byte(nil), p.Address()...), o.SendCQ}, nil
+	made := paired{keep(a, a.pairs, p), p.Number(), slices.Clone(p.Address()), o.SendCQ}
+	if len(o.Accept) > 0 {
+		_, err = doAccept{made.Pair, o.Accept}.run(a)
+	}
+	return made, err
 }
 
 // doAccept makes a queue pair the passive end.
@@ -251,7 +275,8 @@ func scribble(b []byte) {
 // doPost posts requests in one call and then overwrites their slice, which the
 // provider must not keep. Scribble, if its length is not 0, is local memory
 // that is overwritten as well, as it may be after an inline WRITE. If all were
-// taken it waits for Count completions.
+// taken it waits for Wait.Count completions; a negative count stands for as many
+// as were taken.
 type doPost struct {
 	Pair     int
 	Requests []rdma.WorkRequest
@@ -280,7 +305,12 @@ func (o doPost) run(a *agent) (any, error) {
 		return nil, fmt.Errorf("post of %d requests returned %d and error %v", len(o.Requests), n, err)
 	}
 	p := posted{Count: n, Fault: faultOf(err)}
-	if err == nil && o.Wait.Count > 0 {
+	if o.Wait.Count < 0 {
+		o.Wait.Count = n
+	} else if err != nil {
+		o.Wait.Count = 0
+	}
+	if o.Wait.Count > 0 {
 		w, err := o.Wait.run(a)
 		if err != nil {
 			return nil, err

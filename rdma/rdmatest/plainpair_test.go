@@ -263,7 +263,7 @@ func (q *plainPair) execute(j *job) rdma.Status {
 		q.peer.ring(j)
 		time.Sleep(100 * time.Microsecond)
 	}
-	if q.executed++; q.executed > 20 && q.fault("revokes in the middle") {
+	if q.executed++; q.executed > 8 && q.fault("revokes in the middle") {
 		q.peer.effect.Unlock()
 		time.Sleep(50 * time.Millisecond)
 		q.touch(j, local.Bytes, &remote)

@@ -30,10 +30,6 @@ func (q *plainPair) write(j *job, local []byte, remote *regions.Span) {
 		return
 	case j.RemoteAddr%2 == 1 && q.fault("odd addresses lose a byte"):
 		memory.Copy(all[:len(all)-1], local[:len(all)-1])
-	case len(all) == 8 && q.fault("words move in halves"):
-		copy(all[:4], local[:4])
-		runtime.Gosched()
-		copy(all[4:], local[4:])
 	default:
 		memory.Copy(all, local)
 	}
@@ -65,6 +61,11 @@ func (q *plainPair) atomic(j *job, remote *regions.Span) uint64 {
 		return old
 	case q.fault("FAA adds halves"):
 		m.Store(at, old&^(1<<32-1)+j.CompareAdd&^(1<<32-1)|(old+j.CompareAdd)&(1<<32-1))
+		return old
+	case q.fault("words move in halves"):
+		m.Store(at, old&^(1<<32-1)|(old+j.CompareAdd)&(1<<32-1))
+		runtime.Gosched()
+		m.Store(at, old+j.CompareAdd)
 		return old
 	case q.fault("FAA is not atomic"):
 		runtime.Gosched()

@@ -41,8 +41,7 @@ func (sc *scene) fire(from, at *node, op rdma.Opcode, depth int) *target {
 	steps := []step{{Request: rdma.FAA(0, count.local(0, 8), t.memory.remote, 0, 1)}}
 	if op != rdma.OpFAA {
 		count.node.must(doCount{count.number, 1, 1})
-		data := from.region(targetRows + targetSize)
-		data.fill(sourceSeed)
+		data := from.painted(targetRows+targetSize, sourceSeed)
 		t.sources = append(t.sources, data)
 		steps = []step{
 			{Request: rdma.Write(0, data.local(0, targetSize-8), t.memory.remote, 8), LocalStep: 1},
@@ -127,8 +126,7 @@ func revocationFlushesOwn(sc *scene) {
 	for _, way := range []string{"Revoke", "Close"} {
 		for range 4 {
 			x, y := sc.connect(sc.a, sc.b, pairOptions{sendDepth: depth, timeout: sc.Timeout})
-			into, from := sc.a.region(size), sc.b.region(size)
-			from.fill(sourceSeed)
+			into, from := sc.a.region(size), sc.b.painted(size, sourceSeed)
 			var requests []rdma.WorkRequest
 			for i := range depth {
 				r := rdma.Read(uint64(i), into.local(0, size), from.remote, 0)
@@ -137,12 +135,12 @@ func revocationFlushesOwn(sc *scene) {
 				}
 				requests = append(requests, r)
 			}
-			x.post(requests...)
-			if way == "Revoke" {
-				x.revoke()
-			} else {
-				sc.a.must(doClosePair{Pair: x.Pair})
+			var end operation = doRevoke{x.Pair, sc.Bound}
+			if way == "Close" {
+				end = doClosePair{Pair: x.Pair}
 			}
+			// In one crossing, so that something is outstanding.
+			sc.a.must(doAll{[]operation{doPost{Pair: x.Pair, Requests: requests}, end}})
 			sc.flushed(way+" with own requests", x, requests)
 			if got := x.cq.poll(1); len(got) > 0 {
 				sc.Errorf("%s: a completion too many: %+v", way, got)

@@ -78,7 +78,7 @@ type done struct{}
 func wireTypes() {
 	for _, v := range []any{
 		answer{}, done{}, []byte(nil), uint64(0), "",
-		doOpen{}, opened{}, doHandles{}, handleCounts{}, doReset{}, doBreakOff{}, doFinish{}, finished{}, doDie{}, doSignal{}, doCPUTime{}, cpuTime{}, doStacks{},
+		doAll{}, answers{}, doOpen{}, opened{}, doHandles{}, handleCounts{}, doReset{}, doBreakOff{}, doFinish{}, finished{}, doDie{}, doSignal{}, doCPUTime{}, cpuTime{}, doStacks{},
 		doRegister{}, registered{}, doCloseRegion{}, doFill{}, doVerify{}, doSet{}, doGet{}, doLoad{}, doStore{}, doWords{}, words{}, doCount{},
 		doQueue{}, doCloseQueue{}, doWait{}, waited{}, doPoll{}, doWaitEnds{},
 		doPair{}, paired{}, doAccept{}, doConnect{}, doPost{}, posted{}, doRevoke{}, doClosePair{}, doPairErr{}, state{}, doAwaitBroken{}, broke{},
