@@ -96,7 +96,7 @@ func parseOptions(args []string, out io.Writer) (Options, error) {
 	}
 	if flags.NArg() != 1 {
 		flags.Usage()
-		return Options{}, fmt.Errorf("one payload directory is wanted, got %d arguments", flags.NArg())
+		return Options{}, fmt.Errorf("one payload directory is wanted, behind the flags; got %d arguments", flags.NArg())
 	}
 	o.Payload = flags.Arg(0)
 	if err := o.ensureDefaults(); err != nil {
@@ -123,6 +123,12 @@ func (o *Options) ensureDefaults() error {
 		}
 		o.Cache = filepath.Join(dir, "tenure-rxevm")
 	}
+	// Commands run in directories of their own.
+	cache, err := filepath.Abs(o.Cache)
+	if err != nil {
+		return fmt.Errorf("--cache: %w", err)
+	}
+	o.Cache = cache
 	return nil
 }
 

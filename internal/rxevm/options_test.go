@@ -23,6 +23,7 @@ func TestParseOptions(t *testing.T) {
 	cache = filepath.Join(cache, "tenure-rxevm")
 	payload := filepath.Join(dir, "payload")
 	writeFile(t, []byte("#!/bin/sh\n"), payload, "run")
+	t.Chdir(dir)
 	plain := filepath.Join(dir, "plain")
 	writeFile(t, nil, plain, "run")
 	if err := os.Chmod(filepath.Join(plain, "run"), 0o644); err != nil {
@@ -31,7 +32,7 @@ func TestParseOptions(t *testing.T) {
 
 	defaults := Options{Payload: payload, Nodes: 1, Timeout: 4 * time.Minute, CPUs: 2, Cache: cache}
 	full := Options{
-		Payload: payload, Nodes: 3, Timeout: time.Minute, Memory: 1024, CPUs: 1, Cache: "c", Logs: "l",
+		Payload: payload, Nodes: 3, Timeout: time.Minute, Memory: 1024, CPUs: 1, Cache: filepath.Join(dir, "c"), Logs: "l",
 		Modules: []string{"siw", "dummy", "ipvlan"}, Env: []string{"A=1,2", "B="}, Programs: []string{"ib_read_lat", "ibv_devinfo"}, Install: true,
 	}
 	for _, c := range []struct {

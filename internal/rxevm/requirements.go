@@ -28,6 +28,7 @@ var packages = map[string]string{
 	"qemu-system-x86_64": "qemu-system-x86",
 	"busybox":            "busybox-static",
 	"xz":                 "xz-utils",
+	"zstd":               "zstd",
 	"rdma":               "iproute2", "ip": "iproute2", "tc": "iproute2", "ss": "iproute2",
 	"ibv_devices": "ibverbs-utils", "ibv_devinfo": "ibverbs-utils", "ibv_rc_pingpong": "ibverbs-utils",
 	"ibv_uc_pingpong": "ibverbs-utils", "ibv_ud_pingpong": "ibverbs-utils", "ibv_srq_pingpong": "ibverbs-utils",
@@ -79,7 +80,9 @@ func look(programs []string) (h host, missing []string, err error) {
 	}
 	h.qemu = program("qemu-system-x86_64")
 	h.busybox = program("busybox")
-	program("xz") // unpacks kernels, and the modules of newer ones
+	for _, name := range []string{"xz", "zstd"} {
+		program(name) // unpacks kernels, and the modules of newer ones
+	}
 	for _, name := range append([]string{"ip", "rdma"}, programs...) {
 		h.programs[name] = program(name)
 	}

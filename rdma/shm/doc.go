@@ -22,9 +22,9 @@
 //
 // An end announces its regions (grant) when it is connected and when it registers
 // another, so they are in the socket of a peer before the peer can know the key,
-// and Post takes them from there itself. Only what was not announced, because
-// there are more than 64 or the socket was full, is asked for (want), and waits
-// for the peer's processor, at most Timeout.
+// and Post takes them from there itself. What was not announced, because there are
+// more than 64, the socket was full or the connection just being made, is asked
+// for (want), and waits for the peer's processor, at most Timeout.
 //
 // # Control memory
 //
@@ -50,11 +50,11 @@
 //
 // # Fencing
 //
-// A poster stores busy, then looks at revoked before every request and every
-// piece of 128 KiB of a long one, and clears busy at the end of Post. Revoke
-// stores revoked, then waits until busy is clear. One of them sees the other, so
-// that after Revoke nothing of the peer lands, and no batch is long enough to
-// hold it up.
+// For each request a poster stores busy, looks at revoked, executes the request
+// and clears busy; in a long one it looks again after every 128 KiB. Revoke stores
+// revoked, then waits until busy is clear. One of them sees the other, so that
+// after Revoke nothing of the peer lands, and no batch and no request is long
+// enough to hold it up.
 //
 // That is true of a peer that runs. One that was stopped in the middle of a
 // request (SIGSTOP, a debugger) could go on at any time later, and a mapping

@@ -64,18 +64,23 @@ func (l *link) ring() {
 // revoked says whether the peer takes nothing from us any more.
 func (l *link) revoked() bool { return l.gone.Load() || l.control.Load(revokedAt) != 0 }
 
-// hangUp closes the socket, if there is one, so that the peer notices. More than
-// once is harmless.
+// hangUp ends the connection, if there is one, so that the peer and reader
+// notice. It does not block; more than once is harmless.
 func (l *link) hangUp() {
-	if l.conn != nil {
-		_ = l.conn.Close() // what was under way is refused by the control memory
+	if l.conn == nil {
+		return
+	}
+	if raw, err := l.conn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }) // fails if the peer was first
 	}
 }
 
 // close frees everything. Nothing may use the link any more but ring.
 func (l *link) close() error {
-	l.hangUp()
 	err := l.closeBell()
+	if l.conn != nil {
+		err = errors.Join(err, l.conn.Close())
+	}
 	for _, m := range []*memory.Mapping{l.control, l.directory} {
 		if m != nil {
 			err = errors.Join(err, m.Unmap())
@@ -132,32 +137,22 @@ func receive(conn *net.UnixConn) (m message, files []int, err error) {
 	return unpack(buf[:n], oob[:oobn], flags)
 }
 
-// receiveReady is receive, but fails with EAGAIN if there is no message. It may
-// be called while receive waits; whoever is first gets the next message.
-func receiveReady(conn *net.UnixConn) (m message, files []int, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return m, nil, err
-	}
-	var inner error
-	err = raw.Control(func(fd uintptr) {
-		buf, oob := make([]byte, messageRoom), make([]byte, unix.CmsgSpace(rightsRoom))
-		for {
-			n, oobn, flags, _, err := unix.Recvmsg(int(fd), buf, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
-			switch {
-			case errors.Is(err, unix.EINTR):
-				continue
-			case err != nil:
-				inner = err
-			case n == 0:
-				inner = io.EOF
-			default:
-				m, files, inner = unpack(buf[:n], oob[:oobn], flags)
-			}
-			return
+// receiveReady is receive on the socket fd, but fails with EAGAIN if there is no
+// message.
+func receiveReady(fd int) (m message, files []int, err error) {
+	buf, oob := make([]byte, messageRoom), make([]byte, unix.CmsgSpace(rightsRoom))
+	for {
+		n, oobn, flags, _, err := unix.Recvmsg(fd, buf, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return m, nil, err
+		case n == 0:
+			return m, nil, io.EOF
+		default:
+			return unpack(buf[:n], oob[:oobn], flags)
 		}
-	})
-	return m, files, errors.Join(err, inner)
+	}
 }
 
 // unpack decodes a message and what came with it.

@@ -332,6 +332,37 @@ func TestGarbage(t *testing.T) {
 	must(t, a.qp.Connect(t.Context(), b.qp.Address()))
 }
 
+// TestGarbageDuringPost: nonsense that Post finds in the socket ends the request,
+// and those that wait.
+func TestGarbageDuringPost(t *testing.T) {
+	for _, waiting := range []bool{false, true} {
+		a, b := newNodes(t, 64)
+		unmapped := b.region.Remote()
+		unmapped.RKey ^= 1 << 20
+		w := rdma.Read(1, a.region.Local(0, 8), unmapped, 0)
+		a.qp.mu.Lock()
+		if waiting {
+			a.qp.waitLocked(&w)
+		}
+		must(t, send(b.qp.link.conn, &message{kind: refusal}))
+		waitUntil(t, "the message is there", func() bool {
+			if waiting {
+				a.qp.advanceLocked()
+			} else if status, _ := a.qp.executeLocked(&w, nil); status == rdma.StatusUnreachable {
+				a.qp.sends.Immediate(&w, status)
+			}
+			return a.qp.state == broken
+		})
+		a.qp.mu.Unlock()
+		if c := a.next(); c.ID != 1 || c.Status != rdma.StatusUnreachable {
+			t.Errorf("waiting: %v: it ended as %+v", waiting, c)
+		}
+		if got := make([]rdma.Completion, 1); a.cq.Poll(got) != 0 {
+			t.Errorf("waiting: %v: a completion too many: %+v", waiting, got)
+		}
+	}
+}
+
 // TestGarbageFromPeer: a connected peer that talks nonsense is as good as gone.
 func TestGarbageFromPeer(t *testing.T) {
 	pipe := make([]int, 2)
@@ -355,5 +386,6 @@ func TestGarbageFromPeer(t *testing.T) {
 		if _, err := b.qp.Post([]rdma.WorkRequest{rdma.Read(1, b.region.Local(0, 8), a.region.Remote(), 0)}); !errors.Is(err, rdma.ErrBroken) {
 			t.Errorf("%s: Post afterwards: %v", name, err)
 		}
+		waitUntil(t, "the peer learns of it", func() bool { return a.qp.Err() != nil })
 	}
 }

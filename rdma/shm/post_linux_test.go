@@ -3,6 +3,7 @@ package shm
 import (
 	"bytes"
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -83,6 +84,32 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("%s: the queue pair broke because of %v", name, err)
 			}
 		}
+	}
+}
+
+// TestFailureIsKnown: whoever has the completion of a failed request finds the
+// queue pair broken.
+func TestFailureIsKnown(t *testing.T) {
+	const rounds = 100
+	a, b := newNode(t, 64, Options{}, rdma.QueuePairOptions{}), newNode(t, 64, Options{}, rdma.QueuePairOptions{})
+	bad := []rdma.WorkRequest{rdma.Read(1, a.region.Local(0, 8), b.region.Remote(), 64)}
+	for range rounds {
+		x, y := a.newPair(rdma.QueuePairOptions{SendDepth: 1, ReceiveDepth: 1}), b.newPair(rdma.QueuePairOptions{SendDepth: 1, ReceiveDepth: 1})
+		connect(t, y, x)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := x.Post(bad); err != nil {
+				t.Error(err)
+			}
+		})
+		for got := make([]rdma.Completion, 1); a.cq.Poll(got) == 0; {
+			runtime.Gosched()
+		}
+		if x.Err() == nil {
+			t.Fatal("a request has failed, and Err says nothing")
+		}
+		wg.Wait()
+		must(t, errors.Join(x.Close(), y.Close()))
 	}
 }
 

@@ -12,27 +12,56 @@ import (
 
 // read is the goroutine reader: it answers what the peer asks, takes its
 // answers and announcements, and notices when it has gone. It ends with the
-// connection.
+// connection. A message leaves the socket under mu only: whoever holds mu finds
+// there all that reader has not handled.
 func (q *queuePair) read(l *link) {
-	for {
-		m, files, err := receive(l.conn)
+	raw, err := l.conn.SyscallConn()
+	for err == nil {
+		var inner error
+		err = raw.Read(func(fd uintptr) bool {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			inner = q.readOneLocked(l, int(fd))
+			return !errors.Is(inner, unix.EAGAIN)
+		})
 		if err == nil {
-			err = q.handleMessage(l, &m, files)
+			err = inner
 		}
-		if err != nil {
-			q.lost(l, err)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.lostLocked(l, err)
+}
+
+// readOneLocked handles a message that has come, or fails with EAGAIN.
+func (q *queuePair) readOneLocked(l *link, fd int) error {
+	m, files, err := receiveReady(fd)
+	if err != nil {
+		return err
+	}
+	return q.handleMessageLocked(l, &m, files)
+}
+
+// readReadyLocked handles what has come from the peer without waiting for
+// reader, which may not have had the processor yet. The pair may be broken
+// afterwards.
+func (q *queuePair) readReadyLocked() {
+	l := q.link
+	raw, err := l.conn.SyscallConn()
+	for i := 0; err == nil && i < maxAnnounced; i++ {
+		var inner error
+		err = raw.Control(func(fd uintptr) { inner = q.readOneLocked(l, int(fd)) })
+		if errors.Is(inner, unix.EAGAIN) {
 			return
 		}
+		err = errors.Join(err, inner)
+	}
+	if err != nil {
+		q.lostLocked(l, err)
 	}
 }
 
-// handleMessage handles a message of the peer. It takes over the files.
-func (q *queuePair) handleMessage(l *link, m *message, files []int) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.handleMessageLocked(l, m, files)
-}
-
+// handleMessageLocked handles a message of the peer. It takes over the files.
 func (q *queuePair) handleMessageLocked(l *link, m *message, files []int) error {
 	switch m.kind {
 	case want:
@@ -40,7 +69,8 @@ func (q *queuePair) handleMessageLocked(l *link, m *message, files []int) error 
 		if !found {
 			err = send(l.conn, &message{kind: unknown, key: m.key})
 		}
-		return err
+		_ = err // a peer that does not read what it is sent waits in vain
+		return nil
 	case grant:
 		return q.grantedLocked(m, files[0])
 	case unknown:
@@ -49,25 +79,6 @@ func (q *queuePair) handleMessageLocked(l *link, m *message, files []int) error 
 	default:
 		closeAll(files)
 		return fmt.Errorf("message of kind %d on a connection", m.kind)
-	}
-}
-
-// readReadyLocked handles what has come from the peer without waiting for
-// reader, which may not have had the processor yet.
-func (q *queuePair) readReadyLocked() {
-	l := q.link
-	for range maxAnnounced {
-		m, files, err := receiveReady(l.conn)
-		if errors.Is(err, unix.EAGAIN) {
-			return
-		}
-		if err == nil {
-			err = q.handleMessageLocked(l, &m, files)
-		}
-		if err != nil {
-			l.hangUp() // reader finds out
-			return
-		}
 	}
 }
 
@@ -95,13 +106,11 @@ func (q *queuePair) grantedLocked(m *message, file int) error {
 	return nil
 }
 
-// lost notes that the peer has closed its end or died, or talks nonsense, which
-// is as bad, and breaks the pair.
-func (q *queuePair) lost(l *link, err error) {
+// lostLocked notes that the peer has closed its end or died, or talks nonsense,
+// which is as bad, and breaks the pair.
+func (q *queuePair) lostLocked(l *link, err error) {
 	l.gone.Store(true)
 	l.hangUp()
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	q.breakLocked(fmt.Errorf("shm queue pair %d to %q: the peer has gone: %w", q.number, q.options.Peer, err), rdma.StatusUnreachable)
 	// The peer may have died between putting a doorbell and ringing the bell.
 	_, _ = unix.Write(q.bellFile, one[:]) // a full counter has rung it already

@@ -73,7 +73,9 @@ func (q *queuePair) fetchLocked(key uint32) (r *remoteRegion, status rdma.Status
 	case q.link.conn == nil:
 		q.fetchOwnLocked(key)
 	default:
-		q.readReadyLocked()
+		if q.readReadyLocked(); q.state != connected {
+			return nil, rdma.StatusUnreachable, nothing
+		}
 	}
 	if r = q.remotes.find(key); r != nil {
 		return r, rdma.StatusOK, nothing

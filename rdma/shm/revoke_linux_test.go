@@ -126,6 +126,14 @@ func TestRevokeSparesThisProcess(t *testing.T) {
 	}
 }
 
+// TestRevokeIsNoticed: a peer that runs learns of the revocation without a
+// request.
+func TestRevokeIsNoticed(t *testing.T) {
+	a, b := newNodes(t, 64)
+	must(t, b.qp.Revoke(t.Context()))
+	waitUntil(t, "the peer breaks", func() bool { return a.qp.Err() != nil })
+}
+
 // TestRevokeEndsOwnRequests: a revocation does not wait for a long batch of ours.
 func TestRevokeEndsOwnRequests(t *testing.T) {
 	a, b := newNodes(t, hugeWrite)

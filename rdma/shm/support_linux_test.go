@@ -61,13 +61,15 @@ func register(t testing.TB, p *Provider, size int) rdma.Region {
 	return r
 }
 
-// connect connects two queue pairs; passive is the one that accepts.
+// connect connects two queue pairs; passive is the one that accepts. It waits
+// until passive has noticed.
 func connect(t testing.TB, passive, active *queuePair) {
 	t.Helper()
 	must(t, passive.Accept(active.Address()))
 	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
 	must(t, active.Connect(ctx, passive.Address()))
+	waitUntil(t, "the passive end is connected", func() bool { return passive.announced.Load() != nil })
 }
 
 // newNodes returns two connected nodes.

@@ -107,8 +107,6 @@ func (q *queuePair) advance() (done bool, o obstacle, until time.Time) {
 
 func (q *queuePair) advanceLocked() obstacle {
 	p := &q.waiting
-	q.link.control.Store(busyAt, 1)
-	defer q.link.control.Store(busyAt, 0)
 	for q.sends.Len() > 0 {
 		w := &p.requests[p.head]
 		status, o := q.executeLocked(w, p.payloads[p.head])

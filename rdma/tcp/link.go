@@ -115,17 +115,11 @@ func (l *link) read() {
 // moment. That is asked where somebody waits for the peer. Where nobody does,
 // the next Post fails in the socket and interrupts the reader, see writeOutbox.
 func (l *link) serveSocket(fd uintptr) bool {
-	l.short = false
 	for {
-		if !l.work() {
-			return true
-		}
-		if l.short && l.idle {
-			return false
-		}
 		n, err := l.fill(int(fd))
 		switch {
 		case err == unix.EINTR:
+			continue
 		case err == unix.EAGAIN:
 			return false
 		case err != nil:
@@ -134,8 +128,13 @@ func (l *link) serveSocket(fd uintptr) bool {
 		case n == 0:
 			l.end = io.EOF
 			return true
-		default:
-			l.q.progress.Add(1)
+		}
+		l.q.progress.Add(1)
+		if !l.work() {
+			return true
+		}
+		if l.short && l.idle {
+			return false
 		}
 	}
 }

@@ -113,6 +113,28 @@ func TestDoorbellsFindNoPlace(t *testing.T) {
 	}
 }
 
+// TestDoorbellsToItselfFindNoPlace: the same on a queue pair that is both ends.
+func TestDoorbellsToItselfFindNoPlace(t *testing.T) {
+	n := newNode(t, Options{DoorbellPatience: 20 * time.Millisecond}, 64)
+	own, err := n.p.NewCompletionQueue(rdma.CompletionQueueOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := n.pair(t, rdma.QueuePairOptions{ReceiveCQ: own, ReceiveDepth: 1, Timeout: time.Hour})
+	t.Cleanup(func() {
+		if err := errors.Join(q.Close(), own.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := q.Connect(t.Context(), q.Address()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(3) {
+		post(t, q, rdma.WriteImm(i, rdma.Local{}, rdma.RemoteRegion{}, 0, 0))
+	}
+	n.statuses(t, 0, rdma.StatusOK, rdma.StatusReceiverNotReady, rdma.StatusFlushed)
+}
+
 // TestWaitingDoorbellIsNoSilence: while a doorbell waits here, the peer's answers
 // wait behind it; that is not held against the peer.
 func TestWaitingDoorbellIsNoSilence(t *testing.T) {

@@ -276,6 +276,9 @@ func TestFlushWaitsForTheReader(t *testing.T) {
 	post(t, q, rdma.Read(0, n.r.Local(0, 8), rdma.RemoteRegion{}, 0))
 	s.receive(requestHeader)
 	q.mu.Lock() // keeps the reader from leaving
+	if q.lead == nil {
+		t.Error("there is no reader")
+	}
 	q.breakLocked(rdma.StatusFlushed, errRevoked)
 	if q.sends.Len() != 1 {
 		t.Error("the READ has ended while there is a reader")
@@ -290,7 +293,15 @@ func TestRevokeEndsLingering(t *testing.T) {
 	n := newNode(t, Options{}, 64)
 	q := n.pair(t, rdma.QueuePairOptions{Timeout: time.Hour})
 	s := newStranger(t, q)
-	q.mu.Lock() // the reader needs it to refuse
+	s.send(frame(rdma.Read(0, rdma.Local{}, rdma.RemoteRegion{}, 0)))
+	s.receive(responseHeader)
+	until(t, "the reader has answered and sleeps", func() bool {
+		if q.mu.Lock(); !q.out.busy {
+			return true // and keeps the latch, which the reader needs to refuse
+		}
+		q.mu.Unlock()
+		return false
+	})
 	before := q.progress.Load()
 	s.send(frame(rdma.Read(0, rdma.Local{Length: 8}, rdma.RemoteRegion{}, 0)))
 	until(t, "the reader has the request", func() bool { return q.progress.Load() > before })

@@ -110,6 +110,33 @@ func TestLocalFaultAmongOthers(t *testing.T) {
 	}
 }
 
+// TestLocalFaultAfterUnsignaled posts a bad request behind some of which no
+// completion will tell that they are done.
+func TestLocalFaultAfterUnsignaled(t *testing.T) {
+	a, b := newPair(t, openProvider(t), rdma.QueuePairOptions{})
+	write := rdma.Write(1, a.region.Local(0, 8), b.region.Remote(), 0)
+	bad := rdma.Read(2, a.region.Local(0, 8), b.region.Remote(), 0)
+	bad.Local.Addr += regionSize
+	write.Flags = 0
+	if _, err := a.pair.Post([]rdma.WorkRequest{write, write}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.pair.Post([]rdma.WorkRequest{bad}); err != nil {
+		t.Fatal(err)
+	}
+	for c := a.wait(1)[0]; ; c = a.wait(1)[0] {
+		if c.ID == 2 {
+			if c.Status != rdma.StatusLocal {
+				t.Errorf("the bad request ended as %v", c.Status)
+			}
+			return
+		}
+		if c.ID != 1 || c.Status != rdma.StatusFlushed {
+			t.Errorf("a completion is %+v", c)
+		}
+	}
+}
+
 // TestRegionClosedInUse closes a region into which READs are under way. The queue
 // pair breaks, one that uses another region does not.
 func TestRegionClosedInUse(t *testing.T) {

@@ -77,6 +77,9 @@ type queuePair struct {
 
 	connected atomic.Bool
 	broken    atomic.Pointer[failure]
+	// poison is a failure to come: the queue pair takes no more requests, and
+	// breaks when those before the faulty one have ended. Set under mu.
+	poison atomic.Pointer[failure]
 	// torn is closed when the teardown is over; tearError is set before.
 	torn      chan struct{}
 	tearError error
@@ -260,7 +263,9 @@ func (q *queuePair) Post(requests []rdma.WorkRequest) (int, error) {
 			}
 		}
 		q.ring[(tail+uint32(n))&mask] = sent{w.ID, lkey, w.Op, w.Flags&rdma.Signaled != 0}
-		q.describe(n, w, q.sendID.at(tail+uint32(n)))
+		if n < valid {
+			q.describe(n, w, q.sendID.at(tail+uint32(n)))
+		}
 	}
 	taken, err := q.hand(n, min(n, valid), tail)
 	for i := range taken {
@@ -315,12 +320,15 @@ func (q *queuePair) hand(n, valid int, tail uint32) (taken int, err error) {
 	q.tail.Store(tail + uint32(n))
 	q.watch()
 	if valid > 0 {
+		if valid < n {
+			q.scratch[valid-1].Flags |= ibverbs.FlagSignaled // failAt waits for it
+			q.unsignaled = 0
+		}
 		taken, err = q.qp.PostSend(q.scratch[:valid])
 	}
 	if taken == valid && err == nil {
 		if valid < n {
-			q.fail(&failure{cause: fmt.Errorf("request %d to %q: %w", q.ring[(tail+uint32(valid))&uint32(len(q.ring)-1)].id, q.options.Peer, rdma.StatusLocal),
-				status: rdma.StatusLocal, exact: true, sequence: tail + uint32(valid)})
+			q.failAt(tail+uint32(valid), rdma.StatusLocal)
 		}
 		return n, nil
 	}
@@ -339,9 +347,32 @@ func (q *queuePair) hand(n, valid int, tail uint32) (taken int, err error) {
 	}
 }
 
+// failAt breaks the queue pair on account of a request that the device did not
+// get, as the device would have: when those before it have ended. If no completion
+// will tell when, it does so at once. The caller holds mu.
+func (q *queuePair) failAt(sequence uint32, status rdma.Status) {
+	r := &q.ring[sequence&uint32(len(q.ring)-1)]
+	f := &failure{cause: fmt.Errorf("%v to %q, request %d: %w", r.op, q.options.Peer, r.id, status), status: status, exact: true, sequence: sequence}
+	q.poison.Store(f)
+	q.sendCQ.mu.Lock()
+	last := q.head == sequence
+	q.sendCQ.mu.Unlock()
+	if last || q.unsignaled > 0 {
+		q.fail(f)
+	}
+}
+
+// failure is why the queue pair is broken or about to be, or nil.
+func (q *queuePair) failure() *failure {
+	if f := q.broken.Load(); f != nil {
+		return f
+	}
+	return q.poison.Load()
+}
+
 // refusal is why nothing can be posted, or nil.
 func (q *queuePair) refusal() error {
-	if f := q.broken.Load(); f != nil {
+	if f := q.failure(); f != nil {
 		return fmt.Errorf("%w: %w", rdma.ErrBroken, f.cause)
 	}
 	if !q.connected.Load() {
@@ -362,6 +393,9 @@ func (q *queuePair) completed(c *ibverbs.Completion, sequence uint32) (entry, bo
 	q.free.Add(int64(sequence - q.head))
 	r := q.ring[sequence&mask]
 	q.head = sequence + 1
+	if f := q.poison.Load(); f != nil && f.sequence == q.head {
+		q.fail(f)
+	}
 	status := statusOf(c.Status)
 	switch {
 	case status == rdma.StatusOK && !r.signaled:
@@ -422,7 +456,7 @@ func (q *queuePair) Err() error {
 	if q.broken.Load() == nil {
 		q.reap()
 	}
-	if f := q.broken.Load(); f != nil {
+	if f := q.failure(); f != nil {
 		return f.cause
 	}
 	return nil

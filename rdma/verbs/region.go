@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +18,9 @@ import (
 	"github.com/tenure-faas/tenure/rdma/internal/handle"
 	"github.com/tenure-faas/tenure/rdma/internal/memory"
 )
+
+// grace is how long requests may take to end when their region is closed.
+const grace = 100 * time.Millisecond
 
 // regions are the open regions of a provider by local key. The map is replaced,
 // never changed, so that Post reads it without a lock.
@@ -118,9 +122,10 @@ func (r *region) Remote() rdma.RemoteRegion {
 	return rdma.RemoteRegion{Addr: r.addr, Size: uint64(r.size), RKey: r.mr.RKey}
 }
 
-// Close implements rdma.Region. Queue pairs with requests that are not known to
-// be done and use the region are broken first. If the device does not let go,
-// the memory stays mapped, because the device may still write to it.
+// Close implements rdma.Region. Requests that use the region have a moment to
+// end; then their queue pairs are broken. A request that is not Signaled has not
+// ended as long as no later one has. If the device does not let go, the memory
+// stays mapped, because the device may still write to it.
 func (r *region) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -129,7 +134,7 @@ func (r *region) Close() error {
 	}
 	p := r.provider
 	p.regions.update(func(m map[uint32]*region) { delete(m, r.mr.LKey) })
-	if err := p.breakUsers(r); err != nil {
+	if err := p.endUsers(r); err != nil {
 		return err
 	}
 	if err := r.mr.Close(); err != nil {
@@ -141,19 +146,26 @@ func (r *region) Close() error {
 	return r.mapping.Unmap()
 }
 
-// breakUsers breaks the queue pairs with outstanding requests that use a region,
-// which Post takes no more. The device would notice by itself when the region is
-// gone, but rxe of Linux 6.1 then sometimes completes nothing any more.
-func (p *Provider) breakUsers(r *region) error {
+// users are the queue pairs with requests that have not ended and use a region.
+func (p *Provider) users(r *region) []*queuePair {
 	p.mu.Lock()
 	pairs := slices.Collect(maps.Values(p.pairs))
 	p.mu.Unlock()
-	var users []*queuePair
-	for _, q := range pairs {
-		if q.uses(r.mr.LKey) {
-			q.fail(&failure{cause: fmt.Errorf("a region of %d bytes was closed while requests to %q used it", r.size, q.options.Peer), status: rdma.StatusLocal})
-			users = append(users, q)
-		}
+	return slices.DeleteFunc(pairs, func(q *queuePair) bool { return !q.uses(r.mr.LKey) })
+}
+
+// endUsers returns when no request uses a region that Post does not know any
+// more. The device would notice by itself when the region is gone, but rxe of
+// Linux 6.1 then sometimes completes nothing any more.
+func (p *Provider) endUsers(r *region) error {
+	users := p.users(r)
+	tick := time.NewTicker(grace / 100)
+	defer tick.Stop()
+	for start := time.Now(); len(users) > 0 && time.Since(start) < grace; users = p.users(r) {
+		<-tick.C
+	}
+	for _, q := range users {
+		q.fail(&failure{cause: fmt.Errorf("a region of %d bytes was closed while requests to %q used it", r.size, q.options.Peer), status: rdma.StatusLocal})
 	}
 	for _, q := range users {
 		if err := q.awaitTeardown(); err != nil {
