@@ -78,7 +78,7 @@ func idleWaitUsesNoCPU(sc *scene) {
 	}
 	// One goroutine that spins uses what it can get of every window: all of a quiet
 	// machine, a sixth of one with a dozen who want its two processors. What the
-	// suite and the runtime do is far below an eighth, but on a busy machine, or a
+	// suite and the runtime do is far below both, but on a busy machine, or a
 	// virtual one, a window may be charged with what others did.
 	var busy string
 	for range 3 {
@@ -107,7 +107,7 @@ func (sc *scene) idle(nodes []*node, queues []*queue) (busy string) {
 		}
 	}
 	for i, n := range nodes {
-		if used := ask[cpuTime](n, doCPUTime{}).Used - before[i]; used > sc.Window/8 {
+		if used := ask[cpuTime](n, doCPUTime{}).Used - before[i]; used > sc.Window*time.Duration(sc.Share)/100 {
 			busy = fmt.Sprintf("node %s used %v of processor time while it was idle for %v", n.name, used, sc.Window)
 		}
 	}

@@ -33,7 +33,7 @@ func (r *recorder) Fatalf(format string, args ...any) {
 // examine runs one behaviour over nodes of a world and returns what it found.
 func examine(t *testing.T, w *world, name string) []string {
 	t.Helper()
-	options := Options{Rounds: 100, Largest: 1 << 17, Bound: 500 * time.Millisecond, Timeout: 50 * time.Millisecond, Window: 100 * time.Millisecond}
+	options := Options{Rounds: 100, Largest: 1 << 17, Bound: 500 * time.Millisecond, Timeout: 50 * time.Millisecond, Window: 100 * time.Millisecond, Share: 12}
 	options.ensureDefaults()
 	for _, b := range behaviours() {
 		if b.name != name {

@@ -25,6 +25,9 @@ type Options struct {
 	// changes after a revocation, an idle node that uses its processor; 0 means
 	// 300 ms.
 	Window time.Duration
+	// Share is the part of a window that an idle node may use its processor for, in
+	// percent; 0 means 33: a busy machine charges it with what others did.
+	Share int
 }
 
 func (o *Options) ensureDefaults() {
@@ -42,6 +45,9 @@ func (o *Options) ensureDefaults() {
 	}
 	if o.Window == 0 {
 		o.Window = 300 * time.Millisecond
+	}
+	if o.Share == 0 {
+		o.Share = 33
 	}
 }
 
