@@ -150,9 +150,9 @@ func peerDiesUnderRequests(sc *scene) {
 				steps = []step{{Request: request}, {Request: rdma.Read(0, local.local(0, 8), memory.remote, 0)}}
 			}
 			// The streams go both ways, and a word says that this one has begun.
-			streams = append(streams, x.stream(doStream{Steps: steps, Rounds: endless, Batch: 2}))
+			streams = append(streams, x.stream(doStream{Steps: steps, Rounds: endless, Batch: 2, Window: 8}))
 			back := victim.region(8)
-			y.stream(doStream{Steps: []step{{Request: rdma.FAA(0, back.local(0, 8), marks.remote, uint64(8*i), 1)}}, Rounds: endless, Batch: 2})
+			y.stream(doStream{Steps: []step{{Request: rdma.FAA(0, back.local(0, 8), marks.remote, uint64(8*i), 1)}}, Rounds: endless, Batch: 2, Window: 8})
 			ends = append(ends, x)
 		}
 		for i := range ends {

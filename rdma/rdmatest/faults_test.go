@@ -30,6 +30,18 @@ func (r *recorder) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
+// watched is a cluster in this process whose links are remembered.
+type watched struct {
+	inProcess
+	links *[]*localLink
+}
+
+func (w watched) start(string, int) (link, error) {
+	l := &localLink{agent: newAgent(w.open)}
+	*w.links = append(*w.links, l)
+	return l, nil
+}
+
 // examine runs one behaviour over nodes of a world and returns what it found.
 func examine(t *testing.T, w *world, name string) []string {
 	t.Helper()
@@ -40,13 +52,17 @@ func examine(t *testing.T, w *world, name string) []string {
 			continue
 		}
 		r := &recorder{}
+		c := watched{inProcess{w.open, func(string) {}}, new([]*localLink)}
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			s := newSession(InProcess(w.open), options)
+			s := newSession(c, options)
 			defer s.finish(r)
 			s.run(r, b)
 		})
 		wg.Wait()
+		for _, l := range *c.links {
+			l.running.Wait() // also for what was given up
+		}
 		return r.failures
 	}
 	t.Fatalf("there is no behaviour %s", name)

@@ -11,31 +11,31 @@ import (
 const slotSize = 1024
 
 // slots prepares what an ordered stream needs: a source and a destination of n
-// slots, and words that count from 1.
-func (sc *scene) slots(from, to *node, n int) (source, destination, count *region) {
+// slots.
+func (sc *scene) slots(from, to *node, n int) (source, destination *region) {
 	sc.Helper()
-	source, destination, count = from.region(n*slotSize), to.region(n*slotSize), from.region(8*n)
-	source.fill(sourceSeed)
-	count.node.must(doCount{count.number, 1, 1})
-	return source, destination, count
+	return from.painted(n*slotSize, sourceSeed), to.region(n * slotSize)
 }
 
-// writesArriveBefore streams rounds of a WRITE into the next slot and then last,
-// which sets a word to the number of the filled slots, while the owner watches.
-func (sc *scene) writesArriveBefore(what string, last func(count, flag, old *region) step) {
+// flagsAt is where the count or the marks of slots begin; the word before says
+// that the observer looks.
+const flagsAt = 8
+
+// observed streams rounds of a WRITE into the next slot and then flag, which
+// says that it is filled, while the owner watches.
+func (sc *scene) observed(what string, flags *region, flag step, stream doStream) {
 	sc.Helper()
 	x, y := sc.connect(sc.a, sc.b, pairOptions{})
-	rounds := 10 * sc.Rounds
-	source, slots, count := sc.slots(sc.a, sc.b, rounds)
-	flag, old := sc.b.region(64), sc.a.region(8)
+	source, slots := sc.slots(sc.a, sc.b, stream.Rounds)
 	data := rdma.Write(0, source.local(0, slotSize), slots.remote, 0)
 	data.Flags = 0
-	watch := sc.b.begin(doObserve{flag.number, 8, 16, slots.number, rounds, slotSize, sc.Bound})
-	flag.reach(16, 1)
-	sc.goodStream(what, x.stream(doStream{
-		Steps:  []step{{Request: data, LocalStep: slotSize, RemoteStep: slotSize}, last(count, flag, old)},
-		Rounds: rounds, Batch: 3,
-	}))
+	stream.Steps = []step{{Request: data, LocalStep: slotSize, RemoteStep: slotSize}, flag}
+	watch := sc.b.begin(doObserve{
+		Flags: flags.number, Offset: flagsAt, Ready: 0, Marks: flag.Request.Op == rdma.OpWrite,
+		Region: slots.number, Slots: stream.Rounds, Size: slotSize, Bound: sc.Bound,
+	})
+	flags.reach(0, 1)
+	sc.goodStream(what, x.stream(stream))
 	x.settle(y) // or the last ones need not be visible yet
 	if wrong := take[string](watch); wrong != "" {
 		sc.Errorf("%s: %s", what, wrong)
@@ -43,37 +43,26 @@ func (sc *scene) writesArriveBefore(what string, last func(count, flag, old *reg
 }
 
 func writeThenWrite(sc *scene) {
-	sc.writesArriveBefore("WRITE, then WRITE", func(count, flag, _ *region) step {
-		return step{Request: rdma.Write(0, count.local(0, 8), flag.remote, 8), LocalStep: 8}
-	})
+	rounds := 10 * sc.Rounds
+	one, marks := sc.a.region(8), sc.b.region(flagsAt+(rounds+7)/8*8)
+	one.set(0, []byte{1})
+	sc.observed("WRITE, then WRITE", marks, step{Request: rdma.Write(0, one.local(0, 1), marks.remote, flagsAt), RemoteStep: 1},
+		doStream{Rounds: rounds, Batch: 3})
 }
 
-func writeThenCAS(sc *scene) {
+func writeThenAtomic(sc *scene) {
 	// Two FAA have no order, but each comes after the WRITE before it, so that
 	// never more are counted than slots are filled.
-	sc.writesArriveBefore("WRITE, then FAA", func(_, flag, old *region) step {
-		return step{Request: rdma.FAA(0, old.local(0, 8), flag.remote, 8, 1)}
-	})
+	count, old := sc.b.region(16), sc.a.region(8)
+	sc.observed("WRITE, then FAA", count, step{Request: rdma.FAA(0, old.local(0, 8), count.remote, flagsAt, 1)},
+		doStream{Rounds: 10 * sc.Rounds, Batch: 3})
+
 	// A CAS must know what it finds, so one at a time.
-	x, y := sc.connect(sc.a, sc.b, pairOptions{})
-	source, slots, _ := sc.slots(sc.a, sc.b, sc.Rounds)
-	flag, old := sc.b.region(64), sc.a.region(8*sc.Rounds)
-	data := rdma.Write(0, source.local(0, slotSize), slots.remote, 0)
-	data.Flags = 0
-	watch := sc.b.begin(doObserve{flag.number, 8, 16, slots.number, sc.Rounds, slotSize, sc.Bound})
-	flag.reach(16, 1)
-	sc.goodStream("WRITE, then CAS", x.stream(doStream{
-		Steps: []step{
-			{Request: data, LocalStep: slotSize, RemoteStep: slotSize},
-			{Request: rdma.CAS(0, old.local(0, 8), flag.remote, 8, 0, 1), LocalStep: 8, CompareStep: 1, SwapStep: 1},
-		},
-		Rounds: sc.Rounds, Window: 1,
-	}))
-	x.settle(y)
-	if wrong := take[string](watch); wrong != "" {
-		sc.Errorf("WRITE, then CAS: %s", wrong)
-	}
-	old.counts("the CAS that flag slots find", 0)
+	count, olds := sc.b.region(16), sc.a.region(8*sc.Rounds)
+	sc.observed("WRITE, then CAS", count, step{
+		Request: rdma.CAS(0, olds.local(0, 8), count.remote, flagsAt, 0, 1), LocalStep: 8, CompareStep: 1, SwapStep: 1,
+	}, doStream{Rounds: sc.Rounds, Window: 1})
+	olds.counts("the CAS that count slots find", 0)
 }
 
 // counts checks that all words of a region count from first.
@@ -116,7 +105,7 @@ func doorbellComesAfterData(sc *scene) {
 	hot := rdma.CompletionQueueOptions{Depth: n + 128, Spin: time.Millisecond}
 	x, y := sc.a.pair(pairOptions{}), sc.b.pair(pairOptions{send: sc.b.queue(hot), receiveDepth: n})
 	join(x, y)
-	source, slots, _ := sc.slots(sc.a, sc.b, n)
+	source, slots := sc.slots(sc.a, sc.b, n)
 	const half = slotSize / 2
 	first := rdma.Write(0, source.local(0, half), slots.remote, 0)
 	first.Flags = 0

@@ -58,13 +58,16 @@ func (o doReach) run(a *agent) (any, error) {
 	}
 }
 
-// doObserve looks at a word, which counts the slots that are filled, until all
-// Slots are. At every step, what the word says must be there: slot i has the
-// pattern of sourceSeed from i*Size on. The answer says what is wrong, or "".
+// doObserve looks at what says how many slots are filled, until all Slots are.
+// At every step, what it says must be there: slot i has the pattern of sourceSeed
+// from i*Size on. The answer says what is wrong, or "".
 type doObserve struct {
-	// The word is in Flags at Offset, the slots are in Region from 0 on. Ready
-	// becomes 1 when the node has begun to look; it is another word of Flags.
+	// Flags at Offset is a word that counts the slots, or, with Marks, one byte for
+	// each slot, which becomes 1: the only thing that a WRITE cannot tear. The slots
+	// are in Region from 0 on. Ready is a word of Flags that becomes 1 when the node
+	// has begun to look.
 	Flags, Offset, Ready int
+	Marks                bool
 	Region               int
 	Slots, Size          int
 	Bound                time.Duration
@@ -73,24 +76,47 @@ type doObserve struct {
 func (o doObserve) run(a *agent) (any, error) {
 	flags, slots := a.region(o.Flags), a.region(o.Region).Bytes()
 	want, got := make([]byte, o.Size), make([]byte, o.Size)
+	check := func(slot int) string {
+		copy(got, slots[slot*o.Size:])
+		if paint(want, sourceSeed, slot*o.Size); bytes.Equal(got, want) {
+			return ""
+		}
+		return fmt.Sprintf("slot %d is said to be filled and is not: %x, want %x", slot, got, want)
+	}
 	seen := 0
 	flags.Store(o.Ready, 1)
 	for start := time.Now(); seen < o.Slots; runtime.Gosched() {
-		filled := flags.Load(o.Offset)
-		if filled > uint64(o.Slots) || filled < uint64(seen) {
-			return fmt.Sprintf("the word went from %d to %d of %d", seen, filled, o.Slots), nil
+		filled := o.filled(flags, seen)
+		if filled > o.Slots || filled < seen {
+			return fmt.Sprintf("the count went from %d to %d of %d", seen, filled, o.Slots), nil
 		}
-		for ; seen < int(filled); seen++ {
-			copy(got, slots[seen*o.Size:])
-			if paint(want, sourceSeed, seen*o.Size); !bytes.Equal(got, want) {
-				return fmt.Sprintf("the word says that %d slots are filled, slot %d is not: %x, want %x", filled, seen, got, want), nil
+		// The last one first: it is the one that may be late.
+		for slot := filled - 1; slot >= seen; slot-- {
+			if wrong := check(slot); wrong != "" {
+				return wrong, nil
 			}
 		}
-		if time.Since(start) > o.Bound {
+		if seen = filled; time.Since(start) > o.Bound {
 			return fmt.Sprintf("after %v, %d of %d slots are filled", o.Bound, seen, o.Slots), nil
 		}
 	}
 	return "", nil
+}
+
+// filled returns how many slots are said to be filled, of which seen are known.
+func (o doObserve) filled(flags rdma.Region, seen int) int {
+	if !o.Marks {
+		return int(min(flags.Load(o.Offset), 1<<30))
+	}
+	var marks [8]byte
+	for ; seen < o.Slots; seen++ {
+		at := o.Offset + seen
+		binary.NativeEndian.PutUint64(marks[:], flags.Load(at&^7))
+		if marks[at%8] != 1 {
+			break
+		}
+	}
+	return seen
 }
 
 // doRings waits for doorbells, the first with Imm 0 and each one more than the
