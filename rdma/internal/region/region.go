@@ -35,6 +35,7 @@ type Region struct {
 	handle *handle.Handle
 	key    uint32
 	addr   uint64
+	size   uint64
 
 	// mu is held for reading while anything touches the memory through the table,
 	// and for writing to close it. A leaf: nothing is locked inside.
@@ -61,7 +62,7 @@ func (t *Table) Register(provider string, m *memory.Mapping, onClose func() erro
 		t.slots = append(t.slots, nil)
 	}
 	tag := rand.N(uint32(1<<tagBits-1)) + 1 // never 0, so that key 0 is never valid
-	r := &Region{table: t, name: provider, key: uint32(i)<<tagBits | tag, mapping: m, addr: m.Addr(), onClose: onClose}
+	r := &Region{table: t, name: provider, key: uint32(i)<<tagBits | tag, mapping: m, addr: m.Addr(), size: uint64(len(m.Bytes())), onClose: onClose}
 	r.handle = handle.Open(r, provider+" region")
 	t.slots[i] = r
 	return r, nil
@@ -142,7 +143,7 @@ func (r *Region) Local(offset, length int) rdma.Local {
 
 // Remote implements rdma.Region.
 func (r *Region) Remote() rdma.RemoteRegion {
-	return rdma.RemoteRegion{Addr: r.addr, Size: uint64(len(r.mapping.Bytes())), RKey: r.key}
+	return rdma.RemoteRegion{Addr: r.addr, Size: r.size, RKey: r.key}
 }
 
 // Close implements rdma.Region. It waits for accesses that have begun.
