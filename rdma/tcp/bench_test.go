@@ -139,6 +139,26 @@ func BenchmarkReadBatch(b *testing.B) {
 	}
 }
 
+// BenchmarkLong moves a mebibyte at a time.
+func BenchmarkLong(b *testing.B) {
+	const size = 1 << 20
+	for _, op := range []rdma.Opcode{rdma.OpWrite, rdma.OpRead} {
+		b.Run(op.String(), func(b *testing.B) {
+			a, p, x, _ := couple(b, rdma.QueuePairOptions{}, size)
+			request := rdma.Write(0, a.r.Local(0, size), p.r.Remote(), 0)
+			request.Op = op
+			b.SetBytes(size)
+			b.ReportAllocs()
+			for b.Loop() {
+				post(b, x, request)
+				if c := a.wait(b, 1)[0]; c.Status != rdma.StatusOK {
+					b.Fatal(c.Status)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkReadAgainstEcho is what the package is measured by: a READ against a
 // bare echo of as many bytes, and a batch against single READs.
 func BenchmarkReadAgainstEcho(b *testing.B) {

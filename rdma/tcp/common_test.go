@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
-	"runtime"
 	"testing"
 	"time"
 
@@ -111,7 +110,9 @@ func post(t testing.TB, q *queuePair, requests ...rdma.WorkRequest) {
 // until waits for something that another goroutine is about to bring about.
 func until(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); runtime.Gosched() {
+	look := time.NewTicker(100 * time.Microsecond)
+	defer look.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !is(); <-look.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
 		}

@@ -68,8 +68,10 @@ const (
 // by the responses. It does no input or output of its own. One goroutine, the
 // reader of the link, uses it.
 type executor struct {
-	q    *queuePair
-	lead bool // see link
+	q *queuePair
+	// lead says that our requests leave by this link and their responses arrive. It
+	// is true but for the passive end of a queue pair connected to itself.
+	lead bool
 	in   input
 	sink sink
 	bell doorbell
@@ -166,19 +168,19 @@ func (x *executor) execute(b []byte) step {
 	switch r.op {
 	case rdma.OpRead:
 		x.in.skip(head)
-		return x.read(&r)
+		return x.doRead(&r)
 	case rdma.OpWrite, rdma.OpWriteImm:
-		return x.write(&r, b[head:])
+		return x.doWrite(&r, b[head:])
 	default:
 		x.in.skip(head)
-		return x.atomic(&r)
+		return x.doAtomic(&r)
 	}
 }
 
-// read answers a READ: at once if it is short, else it is read when its turn to
+// doRead answers a READ: at once if it is short, else it is read when its turn to
 // be written comes. Requests that follow and want to see that done carry Fence,
 // and their side holds them back.
-func (x *executor) read(r *request) step {
+func (x *executor) doRead(r *request) step {
 	span, ok := x.q.p.regions.Acquire(r.rkey, r.addr, r.length)
 	if !ok {
 		return x.refuse(rdma.StatusRemoteAccess)
@@ -205,8 +207,8 @@ func appendCopy(b, src []byte) []byte {
 	return b
 }
 
-// write executes a WRITE or WRITE_IMM whose payload begins with b.
-func (x *executor) write(r *request, b []byte) step {
+// doWrite executes a WRITE or WRITE_IMM whose payload begins with b.
+func (x *executor) doWrite(r *request, b []byte) step {
 	short := r.length <= copyMax
 	if short && len(b) < int(r.length) {
 		return stepStarved
@@ -235,7 +237,8 @@ func (x *executor) write(r *request, b []byte) step {
 	return x.done()
 }
 
-func (x *executor) atomic(r *request) step {
+// doAtomic executes a CAS or FAA.
+func (x *executor) doAtomic(r *request) step {
 	span, ok := x.q.p.regions.Acquire(r.rkey, r.addr, r.length)
 	if !ok {
 		return x.refuse(rdma.StatusRemoteAccess)

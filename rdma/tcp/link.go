@@ -28,14 +28,10 @@ const (
 
 // link is one connection of a queue pair.
 type link struct {
-	q    *queuePair
 	conn *net.TCPConn
 	raw  syscall.RawConn
 	// peer are the terms of the other end.
 	peer terms
-	// lead says that our requests leave here and their responses arrive. It is
-	// true but for the passive end of a queue pair connected to itself.
-	lead bool
 	out  *outbox
 
 	// short says that the last read got less than it asked for, so that nothing
@@ -59,7 +55,7 @@ type link struct {
 	writing sync.Mutex
 	silent  bool
 
-	executor
+	executor // the reader's
 }
 
 func newLink(q *queuePair, conn *net.TCPConn, peer terms, lead bool) (*link, error) {
@@ -67,11 +63,13 @@ func newLink(q *queuePair, conn *net.TCPConn, peer terms, lead bool) (*link, err
 	if err != nil {
 		return nil, err
 	}
-	l := &link{q: q, conn: conn, raw: raw, peer: peer, lead: lead, out: &q.out, full: make(chan struct{}, 1), gone: make(chan struct{})}
+	l := &link{
+		conn: conn, raw: raw, peer: peer, out: &q.out, full: make(chan struct{}, 1), gone: make(chan struct{}),
+		executor: executor{q: q, lead: lead, in: input{bytes: make([]byte, inputSize)}},
+	}
 	if !lead {
 		l.out = &outbox{}
 	}
-	l.executor = executor{q: q, lead: lead, in: input{bytes: make([]byte, inputSize)}}
 	l.try, l.persist, l.serve, l.drop = l.tryOutbox, l.persistOutbox, l.serveSocket, l.dropInput
 	return l, nil
 }
@@ -118,15 +116,16 @@ func (l *link) serveSocket(fd uintptr) bool {
 	for {
 		n, err := l.fill(int(fd))
 		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.EAGAIN:
-			return false
-		case err != nil:
-			l.end = err
-			return true
-		case n == 0:
+		case err == nil && n > 0:
+		case err == nil:
 			l.end = io.EOF
+			return true
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return false
+		default:
+			l.end = err
 			return true
 		}
 		l.q.progress.Add(1)
@@ -151,7 +150,7 @@ func (l *link) work() bool {
 		case stepCrowded:
 			l.answer()
 			l.awaitPlace()
-		case stepEnd:
+		default:
 			l.answer()
 			return false
 		}
@@ -328,11 +327,9 @@ func (l *link) dropInput(fd uintptr) bool {
 	for {
 		n, err := unix.Read(int(fd), l.in.bytes)
 		switch {
-		case err == unix.EINTR:
-		case err == unix.EAGAIN:
-			return false
-		case n <= 0:
-			return true
+		case n > 0 || errors.Is(err, unix.EINTR):
+		default:
+			return !errors.Is(err, unix.EAGAIN)
 		}
 	}
 }

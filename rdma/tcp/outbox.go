@@ -106,13 +106,14 @@ func (o *outbox) write(fd int, regions *region.Table) (progress bool, _ written,
 		}
 		n, err := o.writePiece(fd, regions, o.now.bytes[o.done:end], b)
 		switch {
-		case err == errRegionGone:
-			return progress, writtenNone, b
-		case err == unix.EINTR:
+		case err == nil:
+		case errors.Is(err, unix.EINTR):
 			continue
-		case err == unix.EAGAIN:
+		case errors.Is(err, unix.EAGAIN):
 			return progress, writtenSome, nil
-		case err != nil:
+		case errors.Is(err, errRegionGone):
+			return progress, writtenNone, b
+		default:
 			return progress, writtenNone, nil
 		}
 		progress = true

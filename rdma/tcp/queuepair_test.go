@@ -379,7 +379,7 @@ func TestBothWaysAtOnce(t *testing.T) {
 // TestHammer opens, uses and ends queue pairs from many goroutines, abruptly:
 // every request that was taken ends once and in order, and all closes.
 func TestHammer(t *testing.T) {
-	const workers, lives = 4, 25
+	const workers, lives = 4, 15
 	a, b := newNode(t, Options{}, 1<<16), newNode(t, Options{}, 1<<16)
 	var wg sync.WaitGroup
 	for w := range workers {
@@ -397,7 +397,7 @@ func TestHammer(t *testing.T) {
 // them in all roles, with long and short requests: everything ends, nothing
 // hangs, and what is not closed goes on.
 func TestRegionsCloseUnderTraffic(t *testing.T) {
-	const size, rounds = 1 << 18, 30
+	const size, rounds = 1 << 18, 12
 	a, b := newNode(t, Options{}, size), newNode(t, Options{}, size)
 	for round := range rounds {
 		o := rdma.QueuePairOptions{SendDepth: 16, Timeout: time.Minute}
