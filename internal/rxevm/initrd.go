@@ -180,7 +180,8 @@ type initrd struct {
 	size int64
 }
 
-// newInitrd writes the tree.
+// newInitrd writes the tree. It is not compressed: QEMU loads it faster than the
+// processor of a node, which is emulated, unpacks it.
 func newInitrd(t tree) (_ initrd, err error) {
 	file, err := os.CreateTemp("", "rxevm-initrd-")
 	if err != nil {

@@ -89,14 +89,14 @@ func (c kernelCache) path() string { return filepath.Join(c.dir, "kernel") }
 
 // fill unpacks the package beside the cache's kernel and puts it in its place
 // when it is whole. The caller holds the lock.
-func (c kernelCache) fill(ctx context.Context) error {
+func (c kernelCache) fill(ctx context.Context) (err error) {
 	// What an earlier process left when it was killed is not worth keeping.
 	work := filepath.Join(c.dir, "unpacking")
 	if err := errors.Join(os.RemoveAll(work), os.RemoveAll(c.path()), os.MkdirAll(work, 0o755)); err != nil {
 		return fmt.Errorf("kernel cache: %w", err)
 	}
-	defer os.RemoveAll(work)
-	fmt.Fprintf(c.progress, "rxevm: downloading Debian's kernel into %s (once, 70 MB)\n", c.dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	fmt.Fprintf(c.progress, "rxevm: downloading Debian's kernel into %s (once, about 100 MB)\n", c.dir)
 	root := filepath.Join(work, "kernel")
 	k, err := c.fetch(ctx, work, root)
 	if err != nil {

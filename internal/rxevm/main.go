@@ -1,24 +1,24 @@
 // Command rxevm runs programs on small virtual machines that have a real
 // SoftRoCE device. It boots the kernel of Debian's package, which has rdma_rxe,
 // under QEMU's software emulation: no RDMA hardware, no KVM, no kernel module of
-// the host and no privilege is needed, so the tests of one-sided verbs run on
-// any Linux machine.
+// the host and no privilege is needed, so that tests of one-sided verbs run
+// wherever QEMU and Debian's packages are.
 //
 //	rxevm --nodes 2 PAYLOAD_DIR
 //
-//	 node 1                           node 2
-//	 /payload/run                     /payload/run
-//	 rxe0 on eth0, 10.77.0.1          rxe0 on eth0, 10.77.0.2
-//	    │ console     │ frames           │ frames     │ console
-//	────┼─────────────┼──────────────────┼────────────┼──── QEMU
-//	    ▼             └───── network ────┘            ▼
-//	 "node1| ..."        (this process)        "node2| ..."
+//	    node 1                                  node 2
+//	/payload/run                            /payload/run
+//	rxe0 on eth0, 10.77.0.1 ═══ frames ═══ rxe0 on eth0, 10.77.0.2
+//	     │                                       │
+//	     │ console                               │ console
+//	     ▼                                       ▼
+//	"node1| ..."          rxevm             "node2| ..."
 //
 // Invariants: a run ends, by itself or by --timeout. Its exit status is 0 only
 // if every node said that its payload exited with 0. Whatever way it ends,
 // nothing of it stays but the cache: the machines die with this process, the
-// network is part of it, and the initial RAM disk has no name in the file
-// system.
+// network are sockets between the machines, and the initial RAM disk has no name
+// in the file system.
 //
 // It does not emulate an RDMA card, and says nothing of how fast one is. It
 // knows nothing of what it runs; test-rxe.sh does.

@@ -69,9 +69,9 @@ build() {
 # shellcheck disable=SC2086
 if step build build; then
   step "one node: tests, and latencies beside perftest's" "$work/rxevm" "${install[@]}" \
-    --timeout 6m --program ib_read_lat,ib_write_lat,ib_atomic_lat ${ONE_NODE_FLAGS-} "$work/one" || true
+    --timeout 8m --program ib_read_lat,ib_write_lat,ib_atomic_lat ${ONE_NODE_FLAGS-} "$work/one" || true
   step "two nodes: tests over the wire" "$work/rxevm" "${install[@]}" \
-    --nodes 2 --timeout 4m ${TWO_NODES_FLAGS-} "$work/two" || true
+    --nodes 2 --timeout 6m ${TWO_NODES_FLAGS-} "$work/two" || true
 fi
 
 printf '\n== summary\n'

@@ -139,13 +139,13 @@ func TestConcurrentUse(t *testing.T) {
 	seen := make([]int, posters*each)
 	var mu sync.Mutex
 	left := posters * each
-	ctx, enough := context.WithCancel(ctx)
+	until, enough := context.WithCancel(ctx)
 	defer enough()
 	for range 2 {
 		wg.Go(func() {
 			dst := make([]rdma.Completion, 5)
 			for {
-				n, err := a.cq.Wait(ctx, dst)
+				n, err := a.cq.Wait(until, dst)
 				if err != nil {
 					return
 				}

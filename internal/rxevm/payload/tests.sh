@@ -10,7 +10,7 @@ run_tests() {
   began=$(date +%s)
   verdict=ok
   # shellcheck disable=SC2086 # several flags
-  "$@" ${TEST_FLAGS:--test.v -test.timeout=4m} 2>&1 | tee /tmp/output || verdict=FAIL
+  "$@" ${TEST_FLAGS:--test.v -test.timeout=10m} 2>&1 | tee /tmp/output || verdict=FAIL
   passed=$(grep -c '^ *--- PASS' /tmp/output)
   [ "$passed" -gt 0 ] || verdict=FAIL
   printf '%-4s %-20s %s passed, %s failed, %s skipped, %s s\n' "$verdict" "$name" "$passed" \
