@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/tenure-faas/tenure/rdma"
@@ -29,7 +30,7 @@ func Main(m *testing.M, open func(name string) (rdma.Provider, error)) {
 		os.Exit(guarded(m.Run))
 	case "pipe":
 		wakePoller()
-		serve(open, pipe{os.NewFile(3, "operations"), os.NewFile(4, "answers")})
+		serve(open, pipe{polled(3, "operations"), polled(4, "answers")})
 		os.Exit(0)
 	default:
 		fmt.Fprintln(os.Stderr, "rdmatest:", serveMachine(where))
@@ -58,6 +59,16 @@ func wakePoller() {
 	if r, w, err := os.Pipe(); err == nil {
 		_ = errors.Join(r.Close(), w.Close()) // nothing was written
 	}
+}
+
+// polled is an inherited file, read by way of the runtime's poller. A goroutine in
+// a blocking read would keep its processor until somebody takes it away, and an
+// operation that it has just started was once seen to wait for that for a minute.
+func polled(fd uintptr, name string) *os.File {
+	if err := syscall.SetNonblock(int(fd), true); err != nil {
+		panic(fmt.Sprintf("rdmatest: file %d of an agent: %v", fd, err))
+	}
+	return os.NewFile(fd, name)
 }
 
 // pipe is the agent's end of a link.

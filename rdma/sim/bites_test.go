@@ -13,7 +13,7 @@ import (
 	"github.com/tenure-faas/tenure/rdma/sim"
 )
 
-// These are the four bites: each story is told by a user who guards against an
+// These are the bites: each story is told by a user who guards against an
 // adversity and by one who does not. The guarded one must be right under every
 // seed, or the provider breaks the contract (or the guard is no guard). The
 // other must be wrong under some seed, or the simulator has lost its teeth.
@@ -68,6 +68,35 @@ func TestTornValueNeedsChecksum(t *testing.T) {
 		}
 		if accepted == 0 {
 			t.Error("the reader got nothing in all rounds")
+		}
+		return wrong
+	})
+}
+
+// A word is changed by CAS, from all zeros to all ones and back, while another
+// node looks at it. A READ may find half of each; a CAS that cannot succeed finds
+// one or the other.
+func TestWordNeedsCASToBeRead(t *testing.T) {
+	const never = 0x5555_5555_5555_5555
+	bites(t, func(t *testing.T, seed uint64, guarded bool) (wrong bool) {
+		f := newFabric(t, sim.Options{Seed: seed, Faults: sim.Faults{
+			Delay: sim.Range{Min: us, Max: 10 * us}, Tear: 0.5, PartGap: sim.Range{Min: us, Max: 10 * us}, SplitAtomics: 0.3,
+		}})
+		writer, home, reader := open(t, f, "writer"), open(t, f, "home"), open(t, f, "reader")
+		w, _ := join(writer, home, rdma.QueuePairOptions{})
+		r, _ := join(reader, home, rdma.QueuePairOptions{})
+		word := uint64(0)
+		for range 8 {
+			writer.post(w, rdma.CAS(1, writer.memory.Local(0, 8), home.memory.Remote(), 0, word, ^word))
+			look := rdma.Read(2, reader.memory.Local(0, 8), home.memory.Remote(), 0)
+			if guarded {
+				look = rdma.CAS(2, reader.memory.Local(0, 8), home.memory.Remote(), 0, never, never)
+			}
+			reader.do(r, look)
+			found := reader.memory.Load(0)
+			wrong = wrong || found != 0 && found != 1<<64-1
+			writer.next()
+			word = ^word
 		}
 		return wrong
 	})

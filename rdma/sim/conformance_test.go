@@ -44,7 +44,7 @@ func TestConformance(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			rdmatest.Run(t, rdmatest.InProcess(opener(f)), rdmatest.Options{
+			rdmatest.Run(t, rdmatest.Simulated(opener(f), f.Crash), rdmatest.Options{
 				Rounds: 100, Timeout: 20 * time.Millisecond, Window: 50 * time.Millisecond,
 			})
 		})

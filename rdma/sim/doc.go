@@ -30,7 +30,7 @@
 // and the simulation around must know of it. Each exploits a sentence of the
 // contract:
 //
-//	Tear            "Anything larger or elsewhere may be torn at any byte, its bytes may move in any order"
+//	Tear            "A READ or WRITE, of whatever length, may be torn at any byte, its bytes may move in any order"
 //	Reorder         "READ, CAS and FAA may take effect after a request that was posted later, unless that one is posted with Fence"
 //	Delay           "Two queue pairs have no order at all, even between the same two nodes"
 //	EarlyAck        "Completion of a WRITE says that the peer's provider has it; the peer's CPU sees it when ..."
@@ -57,8 +57,7 @@
 //
 // # What holds under all of them
 //
-// The contract. Words of 8 bytes move whole, atomics are atomic among
-// themselves, a WRITE takes effect before what was posted after it on its queue
+// The contract. Atomics are atomic among themselves, a WRITE takes effect before what was posted after it on its queue
 // pair or neither does, completions come once and in order, NotDone touches
 // nothing, and nothing takes effect after Revoke has returned nil.
 //
@@ -72,6 +71,6 @@
 // # Where to start reading
 //
 // request.go has the life of a request and its order, execute.go what it does at
-// the peer, fail.go how it ends badly; bites_test.go shows the four bites that
+// the peer, fail.go how it ends badly; bites_test.go shows the bites that
 // users must guard against.
 package sim

@@ -69,7 +69,7 @@ func (f *Fabric) begin(r *request) {
 		f.fail(r, rdma.StatusRemoteAccess)
 		return
 	}
-	if w.Op.Atomic() || w.Op == rdma.OpRead && r.word() {
+	if w.Op.Atomic() {
 		if until, busy := target.busyUntil(offset); busy {
 			f.then(r, kindStart, max(until, f.now+time.Microsecond))
 			return
@@ -177,7 +177,7 @@ func (f *Fabric) divide(r *request) {
 	switch {
 	case n == 0:
 		r.parts = 0
-	case n == 1 || r.word():
+	case n == 1:
 	case r.fate.Cut > 0 && r.fate.Cut < n:
 		r.parts, r.cut[1], r.cut[2], r.order[0], r.order[1] = 2, r.fate.Cut, n, 1, 0
 	case r.fate.torn || r.fate.Effect == EffectHalf:

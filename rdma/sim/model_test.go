@@ -17,10 +17,21 @@ func (s *stream) words() []uint64 {
 
 // number is the number that is spread over a word.
 func (w *world) number(word uint64) uint64 {
-	if word%spread != 0 || word/spread > 0xffff {
+	if word%spread != 0 || word/spread > most {
 		w.fatalf("the word %#x is torn", word)
 	}
 	return word / spread
+}
+
+// torn gives the least and the greatest number in a word that a WRITE may have
+// left half done, or a READ half seen.
+func torn(word uint64) (least, greatest uint64) {
+	least = most
+	for range 8 {
+		least, greatest = min(least, word&0xff), max(greatest, word&0xff)
+		word >>= 8
+	}
+	return least, greatest
 }
 
 // look checks what the memory of the living says at this moment.
@@ -30,16 +41,21 @@ func (w *world) look() {
 			continue
 		}
 		now := s.words()
-		a, b, bell, count := w.number(now[wordA/8]), w.number(now[wordB/8]), w.number(now[wordBell/8]), w.number(now[wordCount/8])
-		if a < b || a > b+1 || a > s.written {
-			w.fatalf("stream %d of %s: A is %d and B is %d, %d were written: a WRITE overtook another", s.qp.Number(), s.from.name, a, b, s.written)
+		aLeast, a := torn(now[wordA/8])
+		bLeast, b := torn(now[wordB/8])
+		_, bell := torn(now[wordBell/8])
+		count := w.number(now[wordCount/8])
+		if aLeast < b || a > bLeast+1 || a > s.written {
+			w.fatalf("stream %d of %s: A is %d to %d and B is %d to %d, %d were written: a WRITE overtook another", s.qp.Number(), s.from.name, aLeast, a, bLeast, b, s.written)
 		}
 		if bell > s.rung || count > s.counted {
 			w.fatalf("stream %d of %s: %d doorbells and %d counts were posted, the words say %d and %d", s.qp.Number(), s.from.name, s.rung, s.counted, bell, count)
 		}
 		for i, v := range now[:len(s.last)] {
-			if v < s.last[i] {
-				w.fatalf("stream %d of %s: word %d went from %d to %d", s.qp.Number(), s.from.name, i, s.last[i], v)
+			for shift := 0; shift < 64; shift += 8 {
+				if v>>shift&0xff < s.last[i]>>shift&0xff {
+					w.fatalf("stream %d of %s: a byte of word %d went down, from %#x to %#x", s.qp.Number(), s.from.name, i, s.last[i], v)
+				}
 			}
 			s.last[i] = v
 		}
@@ -86,7 +102,7 @@ func (w *world) doorbell(s *stream, c *rdma.Completion) {
 	if s.unpolled++; s.unpolled > receiveDepth {
 		w.fatalf("stream %d of %s: more than %d doorbells were unpolled", s.qp.Number(), s.from.name, receiveDepth)
 	}
-	if data := w.number(s.to.memory.Load(s.offset + wordBell)); !s.to.dead && data < s.heard {
+	if data, _ := torn(s.to.memory.Load(s.offset + wordBell)); !s.to.dead && data < s.heard {
 		w.fatalf("stream %d of %s: doorbell %d came, its data is %d", s.qp.Number(), s.from.name, s.heard, data)
 	}
 }
@@ -122,9 +138,9 @@ func (w *world) completion(s *stream, c *rdma.Completion) {
 		s.from.staging.Store(p.place, poison)
 	}
 	if c.Status == rdma.StatusOK && p.w.Op == rdma.OpRead {
-		p.found = w.number(p.found)
-		if p.found < p.least || p.found > s.written || p.exact && p.found > p.least {
-			w.fatalf("stream %d of %s: READ %d found %d, want %d (exactly: %v) to %d", s.qp.Number(), s.from.name, c.ID, p.found, p.least, p.exact, s.written)
+		least, greatest := torn(p.found)
+		if least < p.least || greatest > s.written || p.exact && greatest > p.least {
+			w.fatalf("stream %d of %s: READ %d found %#x, want %d (exactly: %v) to %d", s.qp.Number(), s.from.name, c.ID, p.found, p.least, p.exact, s.written)
 		}
 	}
 }
@@ -170,7 +186,9 @@ func (w *world) endOfStream(s *stream) {
 		return
 	}
 	now := s.words()
-	if a, b := now[wordA/8]/spread, now[wordB/8]/spread; a < written || b+1 < written {
+	a, _ := torn(now[wordA/8])
+	b, _ := torn(now[wordB/8])
+	if a < written || b+1 < written {
 		w.fatalf("stream %d of %s: %d WRITEs are done, the words are %d and %d", s.qp.Number(), s.from.name, written, a, b)
 	}
 	if c := now[wordCount/8] / spread; c < counted || c > counted+unknown {

@@ -50,7 +50,7 @@ type Faults struct {
 	// posted later overtake it, by HoldBack; zero HoldBack means up to 20 us.
 	Reorder  float64
 	HoldBack Range
-	// Tear is the chance that a READ or WRITE that need not be atomic moves in 2 to
+	// Tear is the chance that a READ or WRITE moves in 2 to
 	// 8 parts, in any order, with PartGap between two; zero PartGap means up to 5 us.
 	Tear    float64
 	PartGap Range

@@ -34,8 +34,10 @@ const (
 	// alone; the others share what is before it.
 	ownPlaces    = 64
 	receiveDepth = 3
-	// spread puts a number into each quarter of a word, so that a torn one shows.
-	spread = 0x0001_0001_0001_0001
+	// spread puts a number into each byte of a word, so that a torn one shows both
+	// of its WRITEs. Numbers end at most.
+	spread = 0x0101_0101_0101_0101
+	most   = 255
 	// poison is left in local memory that is no longer the provider's.
 	poison = 0xdead_dead_dead_dead
 )
@@ -267,7 +269,7 @@ func (w *world) send(s *stream, all []*posted) (int, error) {
 // act posts something on some stream.
 func (w *world) act() {
 	s := w.stream()
-	if s == nil || s.dead || len(s.log) > 2000 {
+	if s == nil || s.dead || max(s.written, s.rung, s.counted) == most || len(s.log) > 2000 {
 		return
 	}
 	flags := rapid.SampledFrom([]rdma.Flags{rdma.Signaled, 0, rdma.Signaled | rdma.Fence}).Draw(w.t, "flags")

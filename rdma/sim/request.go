@@ -65,9 +65,6 @@ func (r *request) writes() bool { return r.wr.Op == rdma.OpWrite || r.wr.Op == r
 
 func (r *request) fenced() bool { return r.wr.Flags&rdma.Fence != 0 }
 
-// word says whether the request is a READ or WRITE that must be atomic.
-func (r *request) word() bool { return r.wr.Local.Length == 8 && r.wr.RemoteAddr%8 == 0 }
-
 // grow makes data n bytes long.
 func (r *request) grow(n uint32) {
 	r.data = slices.Grow(r.data[:0], int(n))[:n]

@@ -146,11 +146,14 @@ func (f *Fabric) cast(r *request) {
 	if len(f.rules) == 0 || !f.script(r) {
 		f.draw(r)
 	}
-	switch fate := &r.fate; {
-	case fate.Status == rdma.StatusOK:
+	fate := &r.fate
+	if fate.Status == rdma.StatusOK {
 		fate.Effect = EffectAll
-	case fate.Status.Outcome() == rdma.NotDone,
-		fate.Effect == EffectHalf && (!r.writes() || r.wr.Local.Length < 2 || r.word()):
+		return
+	}
+	fate.EarlyAck = false // whoever says early that it has a WRITE does not lose it
+	if fate.Status.Outcome() == rdma.NotDone ||
+		fate.Effect == EffectHalf && (!r.writes() || r.wr.Local.Length < 2) {
 		fate.Effect = EffectNone
 	}
 }

@@ -147,17 +147,19 @@ func TestScriptedFailureHasItsEffect(t *testing.T) {
 	}
 }
 
-// A word has no half, whatever the script says.
-func TestScriptedHalfOfAWordIsNone(t *testing.T) {
-	f := newFabric(t, sim.Options{})
-	a, b := open(t, f, "a"), open(t, f, "b")
-	x, _ := join(a, b, rdma.QueuePairOptions{})
-	f.Script(sim.Rule{Fate: sim.Fate{Status: rdma.StatusFatal, Effect: sim.EffectHalf}})
-	a.memory.Store(0, 1<<64-1)
-	a.do(x, rdma.Write(1, a.memory.Local(0, 8), b.memory.Remote(), 0))
-	drain(f)
-	if w := b.memory.Load(0); w != 0 {
-		t.Errorf("the word is %#x", w)
+// A byte has no half, whatever the script says; a word has.
+func TestScriptedHalf(t *testing.T) {
+	for _, length := range []int{1, 8} {
+		f := newFabric(t, sim.Options{})
+		a, b := open(t, f, "a"), open(t, f, "b")
+		x, _ := join(a, b, rdma.QueuePairOptions{})
+		f.Script(sim.Rule{Fate: sim.Fate{Status: rdma.StatusFatal, Effect: sim.EffectHalf}})
+		a.memory.Store(0, 1<<64-1)
+		a.do(x, rdma.Write(1, a.memory.Local(0, length), b.memory.Remote(), 0))
+		drain(f)
+		if w := b.memory.Load(0); (w != 0) != (length > 1) || w == 1<<64-1 {
+			t.Errorf("%d bytes: the word is %#x", length, w)
+		}
 	}
 }
 
