@@ -28,8 +28,8 @@
 // succeed. They are not atomic with instructions of the owner's CPU (rxe loads,
 // compares and stores), nor with a READ or WRITE of the same word: a word that CAS
 // changes is changed by CAS only, also by its owner, through a queue pair
-// connected to itself (Connect with its own Address). The owner may load such a
-// word with an atomic load: that sees it whole.
+// connected to itself. The owner may load such a word with an atomic load: that
+// sees it whole.
 //
 // Order. On one queue pair, a WRITE takes effect before any request posted after
 // it; if it never does, none of them does either. READ, CAS and FAA may take

@@ -29,7 +29,7 @@ var (
 // Provider is one way to reach the memory of other nodes. All methods of all
 // its handles are safe for concurrent use. Handles are closed by whoever opened
 // them: queue pairs first, then completion queues and regions, then the
-// provider.
+// provider. To close a handle again does nothing and returns nil.
 type Provider interface {
 	// Name is "verbs", "shm", "tcp" or "sim". Queue pairs connect only to those
 	// of a provider of the same name.
@@ -80,7 +80,7 @@ type Region interface {
 	Store(offset int, value uint64)
 	// Local names length bytes at offset as the local side of a request.
 	Local(offset, length int) Local
-	// Remote describes the region to peers.
+	// Remote describes the region to peers, also after Close.
 	Remote() RemoteRegion
 	// Close ends all access by peers, then unmaps the memory. Requests of this
 	// node that still use it fail.
@@ -154,7 +154,8 @@ type QueuePair interface {
 	Address() []byte
 	// Accept makes this the passive end of a connection. It does not wait for the
 	// peer. Requests posted before the peer has connected wait for it, at most
-	// Timeout.
+	// Timeout. A queue pair is connected to itself by Accept and then Connect,
+	// both with its own Address.
 	Accept(remote []byte) error
 	// Connect makes this the active end; the peer has accepted before. When it
 	// returns, both ends may post. A failed Connect leaves a broken queue pair.
@@ -164,11 +165,14 @@ type QueuePair interface {
 	// ErrInvalid; the rest was not done. Local memory of a request belongs to the
 	// provider until its completion, Inline payloads only until Post returns. Post
 	// does not wait for the peer and does not keep the slice. Batches of
-	// concurrent callers do not interleave unless they are cut short.
+	// concurrent callers do not interleave unless they are cut short. A peer that
+	// has died may show by ErrBroken as well as by a completion.
 	Post(requests []WorkRequest) (int, error)
 	// Revoke breaks the queue pair; see the package comment for what holds when
 	// it returns nil. Outstanding requests complete as StatusFlushed. After an
 	// error nothing is certain; the process of the peer may have to be stopped.
+	// Where peers execute requests themselves (shm), a peer that does not leave in
+	// time is stopped by SIGKILL, by Close too.
 	Revoke(ctx context.Context) error
 	// Err is nil while the queue pair is usable or was never connected, and says
 	// why it broke afterwards.
@@ -176,7 +180,7 @@ type QueuePair interface {
 	// Counters returns what was posted here, by opcode.
 	Counters() Counters
 	// Close revokes and frees the queue pair. Completions that are not polled
-	// yet stay in their queue. Idempotent.
+	// yet stay in their queue.
 	Close() error
 }
 

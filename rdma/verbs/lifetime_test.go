@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -181,6 +182,56 @@ func TestThousandConnections(t *testing.T) {
 		t.Errorf("1010 FAAs made %d", got)
 	}
 	t.Logf("open: %+v", after)
+}
+
+// TestQueueClosesUnderItsEvents closes completion queues while the event of a
+// completion is about to come, is being read, or was read: the library waits for
+// ever for an event that was read and not acknowledged.
+func TestQueueClosesUnderItsEvents(t *testing.T) {
+	p := openProvider(t)
+	region, err := p.Register(64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer region.Close() //nolint:errcheck // the provider's Close tells
+	for round := range 500 {
+		cq, err := p.NewCompletionQueue(rdma.CompletionQueueOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, err := p.NewQueuePair(rdma.QueuePairOptions{SendCQ: cq})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(pair.Accept(pair.Address()), pair.Connect(t.Context(), pair.Address())); err != nil {
+			t.Fatal(err)
+		}
+		var waiting sync.WaitGroup
+		asleep := make(chan struct{})
+		waiting.Go(func() {
+			close(asleep)
+			for {
+				if _, err := cq.Wait(t.Context(), make([]rdma.Completion, 1)); err != nil {
+					return
+				}
+			}
+		})
+		<-asleep
+		requests := make([]rdma.WorkRequest, 1+round%8)
+		for i := range requests {
+			requests[i] = rdma.Read(uint64(i), region.Local(0, 8), region.Remote(), 8)
+		}
+		if _, err := pair.Post(requests); err != nil {
+			t.Fatal(err)
+		}
+		for range round % 16 {
+			runtime.Gosched()
+		}
+		if err := errors.Join(pair.Close(), cq.Close()); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		waiting.Wait()
+	}
 }
 
 // TestDoubleOpen holds that a process may open a device more than once and
