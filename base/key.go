@@ -18,13 +18,16 @@ const (
 	MaxValueBytes = 1 << 20
 )
 
-// SlotCount is the number of slots, hash classes of keys. A lease covers a
-// slot, and slot order is the global lock order (lease_protocol section 1).
-const SlotCount = 1 << slotBits
+// SlotCount is the number of slots, hash classes of keys and of tables. A lease
+// covers a slot, and slot order is the global lock order (lease_protocol section 1).
+const SlotCount = 1 << 20
 
-const slotBits = 20
+// GateCount is the number of slots that stand for whole tables, see GateSlot:
+// the first ones, because a transaction passes its gates before it takes keys.
+const GateCount = 1 << 12
 
-// Slot is the hash class of a key, in [0, SlotCount).
+// Slot is the hash class of a key, in [GateCount, SlotCount), or of a table, in
+// [0, GateCount).
 type Slot uint32
 
 // Key names one value: a table and the bytes of the key within it. Both are
@@ -39,22 +42,32 @@ func (k Key) String() string { return k.Table + "/" + k.Key }
 
 // Slot returns the slot of the key: FNV-1a, 64 bit, over table, a zero byte
 // and key, whose bits are then mixed as in the finalizer of MurmurHash3 (short
-// keys leave the high bits of FNV uneven), and the top 20 of them taken. The
-// function is part of the wire and lease format: processes of one cluster must
-// agree on it, so it may not change.
+// keys leave the high bits of FNV uneven), and the top 32 of them scaled to the
+// range. The function is part of the wire and lease format: processes of one
+// cluster must agree on it, so it may not change.
 func (k Key) Slot() Slot {
-	h := fnvOffset
-	for i := 0; i < len(k.Table); i++ {
-		h = (h ^ uint64(k.Table[i])) * fnvPrime
-	}
+	h := hashString(fnvOffset, k.Table)
 	h *= fnvPrime // the zero byte between table and key
-	for i := 0; i < len(k.Key); i++ {
-		h = (h ^ uint64(k.Key[i])) * fnvPrime
+	return scale(hashString(h, k.Key), GateCount, SlotCount)
+}
+
+// GateSlot returns the slot of a table's gate, where scans and writes are kept
+// apart over all workers.
+func GateSlot(table string) Slot { return scale(hashString(fnvOffset, table), 0, GateCount) }
+
+func hashString(h uint64, s string) uint64 {
+	for i := 0; i < len(s); i++ {
+		h = (h ^ uint64(s[i])) * fnvPrime
 	}
+	return h
+}
+
+// scale mixes h and maps it evenly to [lo, hi).
+func scale(h uint64, lo, hi Slot) Slot {
 	h ^= h >> 33
 	h *= 0xff51afd7ed558ccd
 	h ^= h >> 33
-	return Slot(h >> (64 - slotBits))
+	return lo + Slot(h>>32*uint64(hi-lo)>>32)
 }
 
 // Compare orders keys by the global lock order: slot, then table, then key.

@@ -85,26 +85,11 @@ type Record struct {
 	Ticket Ticket
 	Nonce  uint32
 	Stamp  Stamp
-	// Readers are those of a Grant; they travel in its body.
+	// Readers are those of a Grant.
 	Readers []ReaderEntry
-	// Body is for the shell: in a Req or ReadReq where the answer's body may be
-	// written and how long it may be, in a Grant or Copy what was written there.
-	Body Body
 	// Dep is what a Grant or Copy depends on: 0, for values leave a worker only
 	// when they are durable. Speculation will use it.
 	Dep uint64
-}
-
-// Body is a part of the receiver's memory for readers and values, which do not
-// fit into a record.
-type Body struct {
-	// Offset is in the receiver's region of bodies.
-	Offset uint64
-	// Length is in bytes.
-	Length uint32
-	// Checksum is CRC-32C over the bytes: a body and its record are separate
-	// WRITEs.
-	Checksum uint32
 }
 
 // ReaderEntry is a reader in a Grant.

@@ -89,6 +89,7 @@ type adversary struct {
 	txns     []*txn
 	nextTxn  int
 	shared   bool
+	gate     bool // slot 0 stands for the others, see txn.passGate
 	prefetch bool
 	// probabilities of this run
 	pError, pSlow, pCrash, pPause, pPartition float64
@@ -152,6 +153,7 @@ func newAdversary(seed uint64, steps int) *adversary {
 		blocked: map[blockKey]int{}, coverage: map[string]int{}, store: map[base.Slot]stored{}, seal: 1,
 		applied: map[Worker]map[uint32]base.Number{}, view: 1, members: map[Worker]uint32{}, joins: map[Worker]uint32{},
 		seen: map[Worker]uint32{}, last: map[Worker]int{}, lastHeld: map[heldKey]Ticket{}, keyView: map[base.Slot]base.View{}}
+	a.gate = a.slots > 1 && r.Float64() < .3
 	n := pick(r, 2, 3, 3, 4)
 	for i := range n {
 		w := &simWorker{a: a, id: Worker(i + 1), alive: true}

@@ -14,7 +14,7 @@ func (c *Core) want(s *slot) {
 	if !ok {
 		return
 	}
-	expect := c.words[s.id-c.options.First]
+	expect := c.words[c.place(s.id)]
 	if expect == 0 {
 		expect = MakeWord(c.members.View, Free, 0)
 	}
@@ -39,7 +39,7 @@ func (c *Core) learn(s *slot, w Word) {
 	if w.View() != c.members.View {
 		panic(fmt.Sprintf("lease: slot %d: word %v in view %d", s.id, w, c.members.View))
 	}
-	if seen := &c.words[s.id-c.options.First]; w.newer(*seen) {
+	if seen := &c.words[c.place(s.id)]; w.newer(*seen) {
 		*seen = w
 	}
 }

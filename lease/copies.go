@@ -143,7 +143,7 @@ func (c *Core) onInvalAck(s *slot, r *Record) {
 // invalid and nobody pins it.
 func (c *Core) settleCopy(s *slot) {
 	if !s.shared.valid {
-		if len(s.shared.pins) == 0 {
+		if len(s.shared.pins) == 0 && (plant.Is(plant.AckDirtyGate) || c.clean(s, s.shared.dirty)) {
 			c.dropCopy(s)
 		}
 		return

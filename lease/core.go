@@ -15,8 +15,11 @@ type Options struct {
 	// Turns is how many local users may go, and how many writers may have a turn
 	// at once, after a successor is known; 0 means 8.
 	Turns int
-	// First and Count are the slots of this core; 0 for Count means all.
-	First, Count base.Slot
+	// Slots is how many slots there are in all; 0 means base.SlotCount.
+	Slots base.Slot
+	// Part and Parts say which of them are this core's: those that leave Part when
+	// divided by Parts, a divisor of Slots; 0 for Parts means 1.
+	Part, Parts base.Slot
 	// Exclusive turns shared copies off: every reader takes the lease.
 	Exclusive bool
 }
@@ -26,8 +29,11 @@ func (o *Options) EnsureDefaults() {
 	if o.Turns == 0 {
 		o.Turns = 8
 	}
-	if o.Count == 0 {
-		o.Count = base.SlotCount
+	if o.Slots == 0 {
+		o.Slots = base.SlotCount
+	}
+	if o.Parts == 0 {
+		o.Parts = 1
 	}
 }
 
@@ -60,8 +66,10 @@ type Core struct {
 	words []Word
 	// blocked are the slots that wait for a home.
 	blocked map[Worker][]*slot
-	// undurable are the slots that wait for the disk before they are handed on.
+	// undurable are the slots that wait for the disk before they are handed on,
+	// awaited is the newest batch that one of them waits for.
 	undurable []*slot
+	awaited   base.Number
 
 	actions []Action
 	// present is the user whose Acquire is on the stack: it gets its turn as a
@@ -73,7 +81,7 @@ type Core struct {
 func New(o Options) *Core {
 	o.EnsureDefaults()
 	return &Core{options: o, me: o.Me, ready: map[Worker]bool{}, down: map[Worker]bool{},
-		slots: make([]*slot, o.Count), words: make([]Word, o.Count), blocked: map[Worker][]*slot{}}
+		slots: make([]*slot, o.Slots/o.Parts), words: make([]Word, o.Slots/o.Parts), blocked: map[Worker][]*slot{}}
 }
 
 // Actions appends what there is to do to dst, in order, and forgets it.
@@ -94,18 +102,21 @@ func (c *Core) View() base.View {
 
 func (c *Core) act(a Action) { c.actions = append(c.actions, a) }
 
+// place is where a slot of this part is kept.
+func (c *Core) place(id base.Slot) base.Slot { return id / c.options.Parts }
+
 func (c *Core) slot(id base.Slot) *slot {
-	s := c.slots[id-c.options.First]
+	s := c.slots[c.place(id)]
 	if s == nil {
 		s = &slot{id: id}
-		c.slots[id-c.options.First] = s
+		c.slots[c.place(id)] = s
 		c.known++
 	}
 	return s
 }
 
 // at is the slot if there is something to know about it, or nil.
-func (c *Core) at(id base.Slot) *slot { return c.slots[id-c.options.First] }
+func (c *Core) at(id base.Slot) *slot { return c.slots[c.place(id)] }
 
 // Known is the number of slots about which there is something to know.
 func (c *Core) Known() int { return c.known }
@@ -146,8 +157,24 @@ func (c *Core) atOnce(s *slot, u *User) bool {
 	return u.Mode == Read && s.shared != nil && s.shared.valid
 }
 
+// Upgrade makes a read turn one that may write, if nobody has to be waited for:
+// the lease is here and no copy of it is alive. False leaves the turn as it was.
+func (c *Core) Upgrade(u *User) bool {
+	if u.Mode == Write {
+		return true
+	}
+	s := c.at(u.slot)
+	if u.state != using || u.pinned || s.shared != nil || len(s.held().readers) > 0 || s.writers >= c.options.Turns {
+		return false
+	}
+	u.Mode = Write
+	s.writers++
+	return true
+}
+
 // Release ends a user's turn or its wait. Dirty is the batch in which it wrote,
-// 0 if it wrote nothing.
+// 0 if it wrote nothing. A user that reads a gate writes in other slots: dirty is
+// its batch, and the gate does not leave this worker before that is durable.
 func (c *Core) Release(u *User, dirty base.Number) {
 	s := c.at(u.slot)
 	if s == nil { // the copy it had a pin on is gone with the view, or it has nothing
@@ -164,11 +191,9 @@ func (c *Core) Release(u *User, dirty base.Number) {
 		c.endTurn(s, u)
 	case using:
 		if u.pinned {
-			if dirty != 0 {
-				panic(fmt.Sprintf("lease: slot %d: written under a copy", s.id))
-			}
 			if s.shared != nil {
 				s.shared.pins = remove(s.shared.pins, u)
+				s.shared.dirty = max(s.shared.dirty, dirty)
 			}
 		} else {
 			if n := s.held(); n != nil {
@@ -202,12 +227,22 @@ func (c *Core) Durable(n base.Number) {
 	}
 }
 
-// clean says that all that was written in the slot is durable, so that it may
-// leave this worker. If not, the slot is advanced when it is.
-func (c *Core) clean(s *slot, n *node) bool {
-	if n.dirty <= c.durable || plant.Is(plant.GrantBeforeDurable) {
+// Awaits is the newest batch that a slot waits for before it is handed on; 0 if
+// none does. The shell has it made durable, then calls Durable.
+func (c *Core) Awaits() base.Number {
+	if len(c.undurable) == 0 {
+		return 0
+	}
+	return c.awaited
+}
+
+// clean says that batch dirty, which wrote in the slot, is durable, so that the
+// slot may leave this worker. If not, the slot is advanced when it is.
+func (c *Core) clean(s *slot, dirty base.Number) bool {
+	if dirty <= c.durable || plant.Is(plant.GrantBeforeDurable) {
 		return true
 	}
+	c.awaited = max(c.awaited, dirty)
 	if !s.undurable {
 		s.undurable = true
 		c.undurable = append(c.undurable, s)
@@ -237,9 +272,9 @@ func (c *Core) advance(s *slot) {
 func (c *Core) forgetIdle(s *slot) {
 	if s.idleNow() && c.at(s.id) == s {
 		if plant.Is(plant.ForgetWord) {
-			c.words[s.id-c.options.First] = 0
+			c.words[c.place(s.id)] = 0
 		}
-		c.slots[s.id-c.options.First] = nil
+		c.slots[c.place(s.id)] = nil
 		c.known--
 	}
 }
@@ -254,11 +289,11 @@ func (c *Core) serve(s *slot, n *node) {
 	switch {
 	case s.users == 0 && n.succ.worker != Free:
 		// An own copy that is still pinned is in nobody's list of readers.
-		if (s.shared == nil || plant.Is(plant.GrantOverPin)) && c.clean(s, n) {
+		if (s.shared == nil || plant.Is(plant.GrantOverPin)) && c.clean(s, n.dirty) {
 			c.grant(s, n)
 		}
 	case s.writers == 0 && len(n.requests) > 0:
-		if c.clean(s, n) {
+		if c.clean(s, n.dirty) {
 			c.serveReaders(s, n)
 		}
 	}

@@ -38,10 +38,14 @@ type txn struct {
 	modes  map[base.Slot]Mode
 	hidden base.Slot // an undeclared one
 	hides  bool
-	order  []base.Slot
-	users  []*User
-	turn   turnState
-	reads  map[base.Slot]stored
+	// upgrade is a slot that it reads first and writes in the end.
+	upgrade  base.Slot
+	upgrades bool
+	scans    bool // it has the gate for itself and reads all from the store
+	order    []base.Slot
+	users    []*User
+	turn     turnState
+	reads    map[base.Slot]stored
 	// dirty is the newest batch it has read, then its own.
 	dirty   base.Number
 	tries   int
@@ -57,18 +61,39 @@ func (a *adversary) newTxn() {
 	t := &txn{w: w, id: a.nextTxn, begun: a.now, modes: map[base.Slot]Mode{}}
 	readOnly := a.r.Float64() < .4
 	for _, s := range a.r.Perm(a.slots)[:1+a.r.IntN(min(3, a.slots))] {
+		if a.isGate(base.Slot(s)) {
+			continue
+		}
 		t.modes[base.Slot(s)] = Write
 		if readOnly || a.r.Float64() < .35 {
 			t.modes[base.Slot(s)] = Read
+			t.upgrade, t.upgrades = base.Slot(s), !readOnly && a.r.Float64() < .3
 		}
 	}
 	if !readOnly && a.r.Float64() < .15 {
 		t.hidden, t.hides = base.Slot(a.r.IntN(a.slots)), true
+		t.hides = !a.isGate(t.hidden)
+	}
+	if a.gate {
+		t.passGate(readOnly)
 	}
 	t.start()
 	a.txns = append(a.txns, t)
 	w.txns = append(w.txns, t)
 }
+
+// passGate declares the gate: read by those who write, written by those who scan.
+func (t *txn) passGate(readOnly bool) {
+	if !readOnly {
+		t.modes[0] = Read
+	}
+	if t.w.a.r.Float64() < .3 {
+		t.modes[0], t.scans = Write, true
+	}
+}
+
+// isGate says whether a slot is the gate of the others.
+func (a *adversary) isGate(id base.Slot) bool { return a.gate && id == 0 }
 
 func (t *txn) start() {
 	t.order = slices.Sorted(maps.Keys(t.modes))
@@ -95,7 +120,7 @@ func (t *txn) release(own base.Number) {
 	t.users = nil
 	for _, u := range users {
 		dirty := base.Number(0)
-		if t.modes[u.Slot()] == Write {
+		if t.modes[u.Slot()] == Write || t.w.a.isGate(u.Slot()) {
 			dirty = own
 		}
 		delete(t.w.byUser, u)
@@ -136,7 +161,12 @@ func (t *txn) got() bool {
 	if !ok {
 		violate("slot %d is used at %d without a value", id, t.w.id)
 	}
-	t.reads[id] = v
+	if _, scanned := t.reads[id]; !scanned { // what it has seen twice must be the same: the history tells
+		t.reads[id] = v
+	}
+	if t.scans && id == 0 {
+		t.scan()
+	}
 	if s := t.w.core.at(id); !u.Pinned() {
 		t.dirty = max(t.dirty, s.held().dirty)
 	}
@@ -183,7 +213,33 @@ func (t *txn) step() {
 		t.undeclared()
 		return
 	}
+	if t.upgrades && t.modes[t.upgrade] == Read {
+		t.modes[t.upgrade] = Write
+		if u := t.users[slices.Index(t.order, t.upgrade)]; !w.core.Upgrade(u) {
+			t.abort()
+			return
+		}
+		w.a.hit("upgrade")
+	}
 	t.finish()
+}
+
+// scan reads all slots from the store, and from the own pipeline what is not
+// there yet: nobody else has anything that is not durable.
+func (t *txn) scan() {
+	w := t.w
+	w.a.noReader(w, 0)
+	for id := base.Slot(1); id < base.Slot(w.a.slots); id++ {
+		v := w.a.store[id]
+		for _, b := range w.pipe {
+			if own, ok := b.writes[id]; ok {
+				v = own
+			}
+		}
+		t.reads[id] = v
+	}
+	t.dirty = max(t.dirty, w.seq)
+	w.a.hit("scan")
 }
 
 // undeclared takes a slot that was not in the set: in order with waiting, out of
@@ -206,7 +262,7 @@ func (t *txn) finish() {
 	w := t.w
 	writes := map[base.Slot]stored{}
 	for _, id := range t.order {
-		if t.modes[id] == Write {
+		if t.modes[id] == Write && !w.a.isGate(id) {
 			writes[id] = stored{w.values[id].version + 1, t.id}
 		}
 	}
@@ -245,8 +301,8 @@ func (a *adversary) checkHistory() {
 		if _, ok := happened[t]; ok {
 			continue
 		}
-		for _, m := range t.modes {
-			if m == Write {
+		for s, m := range t.modes {
+			if m == Write && !a.isGate(s) {
 				violate("lost: transaction %d was acknowledged and is not in the store", t.id)
 			}
 		}

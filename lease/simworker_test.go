@@ -35,9 +35,11 @@ type simWorker struct {
 	pipe    []batch
 	seq     base.Number
 	durable base.Number
-	locks   map[base.Slot]*txn
-	loading map[base.Slot]Ticket
-	byUser  map[*User]*txn
+	// installed is the newest batch when the view was installed.
+	installed base.Number
+	locks     map[base.Slot]*txn
+	loading   map[base.Slot]Ticket
+	byUser    map[*User]*txn
 	// asked are the held slots that a successor waits for, turns what was given
 	// since.
 	asked   map[base.Slot]bool
@@ -76,12 +78,12 @@ func (w *simWorker) reset() {
 		}
 	}
 	w.inc++
-	w.core = New(Options{Me: w.id, Turns: turns, Count: base.Slot(w.a.slots), Exclusive: !w.a.shared})
+	w.core = New(Options{Me: w.id, Turns: turns, Slots: base.Slot(w.a.slots), Exclusive: !w.a.shared})
 	w.members, w.expiry = nil, 0
 	w.words, w.inbox, w.resend = map[base.Slot]Word{}, nil, nil
 	w.ends, w.links, w.out = map[Worker]end{}, map[Worker]*simLink{}, map[*post]bool{}
 	w.ready, w.home = map[Worker]bool{}, NewHome(w.id)
-	w.values, w.txns, w.pipe, w.seq, w.durable = map[base.Slot]stored{}, nil, nil, 0, 0
+	w.values, w.txns, w.pipe, w.seq, w.durable, w.installed = map[base.Slot]stored{}, nil, nil, 0, 0, 0
 	w.locks, w.asked, w.turns = map[base.Slot]*txn{}, map[base.Slot]bool{}, map[base.Slot]int{}
 	w.loading, w.byUser = map[base.Slot]Ticket{}, map[*User]*txn{}
 }
@@ -419,6 +421,7 @@ func (w *simWorker) install(v base.View, list []Member) {
 	clear(w.asked)
 	clear(w.turns)
 	w.a.tracef("w%d installs view %d", w.id, v)
+	w.installed = w.seq
 	w.core.Install(m)
 	for _, d := range down {
 		w.core.LinkDown(d)
@@ -438,8 +441,12 @@ func (w *simWorker) install(v base.View, list []Member) {
 	w.carryOut()
 }
 
-// drained says that no own verb of an older view to a member is on its way.
+// drained says that no own verb of an older view to a member is on its way, and
+// that what users of gates have written is durable.
 func (w *simWorker) drained() bool {
+	if w.durable < w.installed && !plant.Is(plant.ReportDirty) {
+		return false
+	}
 	for _, l := range w.links {
 		if !l.ok {
 			return false

@@ -35,6 +35,9 @@ type User struct {
 	// Mode is what it wants to do.
 	Mode Mode
 
+	// Owner is for the shell.
+	Owner any
+
 	slot   base.Slot
 	state  userState
 	pinned bool // the turn is a pin on a copy, not on the lease
@@ -188,6 +191,8 @@ type slotCopy struct {
 	valid bool
 	// pins are the users of the copy.
 	pins []*User
+	// dirty is the newest batch of a user of the copy, if it is a gate's.
+	dirty base.Number
 	// acks are owed when the last pin is gone.
 	acks []ack
 }

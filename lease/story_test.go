@@ -20,7 +20,7 @@ func newBench(t *testing.T, me Worker) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{t: t, c: New(Options{Me: me, Count: 16})}
+	b := &bench{t: t, c: New(Options{Me: me, Slots: 16})}
 	b.c.Install(m)
 	for w := Worker(1); w <= 3; w++ {
 		b.c.Ready(w, 1)
@@ -478,7 +478,7 @@ func TestUndeclaredLowerSlot(t *testing.T) {
 
 // Holding a lease costs little: what one held, idle slot takes.
 func BenchmarkLocalHit(b *testing.B) {
-	c := New(Options{Me: 1, Count: 1})
+	c := New(Options{Me: 1, Slots: 1})
 	m, err := NewMembers(1, []Member{{1, 1}})
 	if err != nil {
 		b.Fatal(err)

@@ -18,7 +18,7 @@ func (c *Core) Receive(r *Record) (install bool, err error) {
 	if r.View < c.View() && !(plant.Is(plant.IgnoreView) && r.Kind == Grant) && !(plant.Is(plant.AcceptOldReq) && r.Kind == Req) {
 		return false, nil
 	}
-	if r.Slot < c.options.First || r.Slot-c.options.First >= c.options.Count {
+	if r.Slot >= c.options.Slots || r.Slot%c.options.Parts != c.options.Part {
 		return false, fmt.Errorf("lease: %v about slot %d from w%d, which is not of this part", r.Kind, r.Slot, r.From)
 	}
 	s := c.slot(r.Slot)

@@ -12,13 +12,22 @@ import (
 // full draws a record with the fields that its kind carries.
 func full(t *rapid.T) Record {
 	u32, u64 := rapid.Uint32(), rapid.Uint64()
-	r := Record{Kind: Kind(rapid.IntRange(int(Req), int(InvalAck)).Draw(t, "kind")), From: Worker(rapid.IntRange(1, int(MaxWorker)).Draw(t, "from")),
-		View: base.View(rapid.Uint32Range(0, uint32(MaxView)).Draw(t, "view")), Slot: base.Slot(rapid.Uint32Range(0, base.SlotCount-1).Draw(t, "slot"))}
-	if r.Kind == Req {
-		r.Pred = Ticket(u32.Draw(t, "pred"))
-	}
-	if r.Kind == Req || r.Kind == Grant || r.Kind == ReadReq {
+	view := rapid.Custom(func(t *rapid.T) base.View { return base.View(rapid.Uint32Range(0, uint32(MaxView)).Draw(t, "view")) })
+	worker := rapid.Custom(func(t *rapid.T) Worker { return Worker(rapid.IntRange(1, int(MaxWorker)).Draw(t, "worker")) })
+	r := Record{Kind: Kind(rapid.IntRange(int(Req), int(InvalAck)).Draw(t, "kind")), From: worker.Draw(t, "from"),
+		View: view.Draw(t, "view"), Slot: base.Slot(rapid.Uint32Range(0, base.SlotCount-1).Draw(t, "slot"))}
+	switch r.Kind {
+	case Req:
+		r.Pred, r.Ticket = Ticket(u32.Draw(t, "pred")), Ticket(u32.Draw(t, "ticket"))
+	case Grant:
+		r.Ticket, r.Dep = Ticket(u32.Draw(t, "ticket")), u64.Draw(t, "dep")
+		for range rapid.SampledFrom([]int{0, 1, 3, 200}).Draw(t, "readers") {
+			r.Readers = append(r.Readers, ReaderEntry{worker.Draw(t, "reader"), view.Draw(t, "view")})
+		}
+	case ReadReq:
 		r.Ticket = Ticket(u32.Draw(t, "ticket"))
+	case Copy:
+		r.Dep = u64.Draw(t, "dep")
 	}
 	if r.Kind == ReadReq || r.Kind == Copy || r.Kind == Nack {
 		r.Nonce = u32.Draw(t, "nonce")
@@ -26,77 +35,48 @@ func full(t *rapid.T) Record {
 	if r.Kind == Copy || r.Kind == Inval || r.Kind == InvalAck {
 		r.Stamp = Stamp{Ticket(u32.Draw(t, "ticket")), rapid.Int64Range(0, 1<<62).Draw(t, "round")}
 	}
-	if r.Kind <= Copy {
-		r.Body = Body{Offset: u64.Draw(t, "offset"), Length: u32.Draw(t, "length")}
-	}
-	if r.Kind == Grant || r.Kind == Copy {
-		r.Body.Checksum, r.Dep = u32.Draw(t, "checksum"), u64.Draw(t, "dep")
-	}
 	return r
 }
 
-func TestPayloadRoundTrip(t *testing.T) {
+func TestRecordRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := full(t)
-		payload := r.AppendPayload(nil)
-		if len(payload) > MaxPayload {
-			t.Fatalf("%v takes %d bytes", r.Kind, len(payload))
+		message := r.Append(nil)
+		values := ""
+		if r.Kind == Grant || r.Kind == Copy {
+			values = "values"
 		}
-		got, err := DecodePayload(r.Kind, append(payload, 0, 0, 0))
-		if err != nil || !reflect.DeepEqual(got, r) {
-			t.Fatalf("got %+v (%v), want %+v", got, err, r)
+		got, rest, err := Decode(r.Kind, r.From, append(message, values...))
+		if err != nil || !reflect.DeepEqual(got, r) || string(rest) != values {
+			t.Fatalf("got %+v and %q (%v), want %+v", got, rest, err, r)
 		}
-		if _, err := DecodePayload(r.Kind, payload[:len(payload)-1]); err == nil {
-			t.Fatal("a short payload was decoded")
+		if _, _, err := Decode(r.Kind, r.From, message[:len(message)-1]); err == nil {
+			t.Fatal("a message that is cut short was decoded")
+		}
+		if _, _, err := Decode(r.Kind, r.From, append(message, "more"...)); err == nil && values == "" {
+			t.Fatal("a message that is too long was decoded")
 		}
 	})
 }
 
-func TestReadersRoundTrip(t *testing.T) {
-	many := make([]ReaderEntry, 200)
-	for i := range many {
-		many[i] = ReaderEntry{Worker(i*20 + 1), MaxView - base.View(i)}
-	}
-	for _, readers := range [][]ReaderEntry{nil, {{1, 0}}, many} {
-		got, rest, err := DecodeReaders(append(AppendReaders(nil, readers), "rest"...))
-		if err != nil || !reflect.DeepEqual(got, readers) || string(rest) != "rest" {
-			t.Errorf("%d readers: got %v, %q, %v", len(readers), got, rest, err)
-		}
-	}
-}
-
-func FuzzDecodePayload(f *testing.F) {
+func FuzzDecode(f *testing.F) {
 	for k := Req; k <= InvalAck; k++ {
-		r := Record{Kind: k, From: 1, View: 2, Slot: 3, Ticket: 4}
-		f.Add(uint8(k), r.AppendPayload(nil))
+		r := Record{Kind: k, View: 2, Slot: 3, Ticket: 4, Readers: []ReaderEntry{{1, 2}, {4094, 7}}}
+		f.Add(uint8(k), r.Append(nil))
 	}
-	f.Fuzz(func(t *testing.T, kind uint8, payload []byte) {
-		r, err := DecodePayload(Kind(kind), payload)
+	f.Fuzz(func(t *testing.T, kind uint8, message []byte) {
+		r, values, err := Decode(Kind(kind), 1, message)
 		if err != nil {
 			return
 		}
-		again, err := DecodePayload(r.Kind, r.AppendPayload(nil))
-		if err != nil || !reflect.DeepEqual(again, r) {
+		again, rest, err := Decode(r.Kind, 1, append(r.Append(nil), values...))
+		if err != nil || !reflect.DeepEqual(again, r) || string(rest) != string(values) {
 			t.Fatalf("%+v became %+v (%v)", r, again, err)
 		}
 		// Whatever a peer sends, a core in another view drops it or says that it
 		// cannot be.
 		if _, err := New(Options{Me: 1}).Receive(&r); err == nil && r.View > 0 {
 			t.Fatalf("%+v was taken by a core in no view", r)
-		}
-	})
-}
-
-func FuzzDecodeReaders(f *testing.F) {
-	f.Add(AppendReaders(nil, []ReaderEntry{{1, 2}, {4094, 7}}))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		readers, _, err := DecodeReaders(b)
-		if err != nil {
-			return
-		}
-		again, rest, err := DecodeReaders(AppendReaders(nil, readers))
-		if err != nil || len(rest) != 0 || !reflect.DeepEqual(again, readers) {
-			t.Fatalf("%v became %v (%v)", readers, again, err)
 		}
 	})
 }

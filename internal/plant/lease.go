@@ -87,6 +87,11 @@ const (
 	// LimboKeepsRequests lets readers wait for a node that stays undecided: one
 	// seed in 20,000, so package lease has its story as a test.
 	LimboKeepsRequests Bug = "limbo-keeps-requests"
+	// AckDirtyGate gives the copy of a gate up before what its users wrote is
+	// durable.
+	AckDirtyGate Bug = "ack-dirty-gate"
+	// ReportDirty reports before what users of gates wrote is durable.
+	ReportDirty Bug = "report-dirty"
 )
 
 // Lease lists the bugs that the adversary must find, in the order above.
@@ -96,4 +101,5 @@ var Lease = []Bug{
 	NoInval, NoFloor, UnsolicitedCopy, AckPinned, AckAnyRound, IgnoreTicket, PipelineAnyOrder, BatchKeepsView,
 	ClearOnInstall, ReadyClearsAll, NoFair, ReleaseDirty, ReleaseReaders, KeepCopies, AckBeforeDurable, NoReconnect,
 	UndeclaredWaits, CASNoTicket, EarlyInval, GuessAmbiguous, ForgetWord, GrantOverPin,
+	AckDirtyGate, ReportDirty,
 }
