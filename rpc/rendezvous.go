@@ -42,7 +42,10 @@ type Region struct {
 type Acceptor interface {
 	// Accept makes a queue pair, has it accept the one of the offer, and returns
 	// its own end. Called concurrently. An error is returned to the caller of
-	// Exchange with its kind.
+	// Exchange with its kind. The acceptor keeps the end that it accepted until it
+	// closes it: the answer may be lost, and then nobody connects, and no provider
+	// notices. It must bound how many it keeps, for instance by closing the one of
+	// a node when the same node offers again.
 	Accept(ctx context.Context, offer Offer) (Offer, error)
 }
 
@@ -72,8 +75,9 @@ func (r *rendezvous) Exchange(ctx context.Context, in *rpcpb.Offer) (*rpcpb.Offe
 
 // Exchange offers our end of a connection to the node behind conn and returns
 // its end, which has accepted: connect the queue pair then. It blocks until the
-// answer, or the end of ctx. After an error with Unknown the other end may hold
-// a queue pair that nobody connects to; it gives up by itself.
+// answer, or the end of ctx. After an error with Unknown the other end may hold a
+// queue pair that nobody connects to, until the acceptor there closes it, for
+// instance when this node offers again: see Acceptor.
 func Exchange(ctx context.Context, conn *grpc.ClientConn, offer Offer) (Offer, error) {
 	out, err := rpcpb.NewRendezvousClient(conn).Exchange(ctx, toWire(offer))
 	if err != nil {

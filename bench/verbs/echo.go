@@ -24,6 +24,8 @@ func newEcho(size int) (*echo, error) {
 	e := &echo{buffer: make([]byte, size)}
 	e.wg.Go(func() {
 		server, err := l.Accept()
+		// Not before: a connection that waits to be accepted is reset with the listener.
+		_ = l.Close() // closed by us, or nothing is left of it
 		if err != nil {
 			return // the dial failed, which is reported
 		}
@@ -39,10 +41,8 @@ func newEcho(size int) (*echo, error) {
 		_ = server.Close() // nothing is in it any more
 	})
 	e.client, err = net.DialTimeout("tcp", l.Addr().String(), opTimeout)
-	if closeErr := l.Close(); err == nil {
-		err = closeErr
-	}
 	if err != nil {
+		_ = l.Close() // which ends Accept
 		e.wg.Wait()
 		return nil, fmt.Errorf("echo: %w", err)
 	}
@@ -55,7 +55,7 @@ func (e *echo) close() {
 }
 
 func (e *echo) benchCase() *benchCase {
-	return &benchCase{name: echoName, size: len(e.buffer), one: func(context.Context) error {
+	return &benchCase{name: echoName, size: len(e.buffer), patience: opTimeout, bound: e.client.SetDeadline, one: func(context.Context) error {
 		if _, err := e.client.Write(e.buffer); err != nil {
 			return err
 		}

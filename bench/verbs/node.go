@@ -127,26 +127,31 @@ func (n *node) await(ctx context.Context, id uint64) error {
 	}
 }
 
-// answer answers each doorbell of the peer by one of its own until stop.
-func (n *node) answer(remote rdma.RemoteRegion) (stop func()) {
+// answer answers each doorbell of the peer by one of its own until stop, which
+// returns why it ended before. The peer does not get an answer then, and gives up
+// by itself.
+func (n *node) answer(remote rdma.RemoteRegion) (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
+	var failed error
 	wg.Go(func() {
 		doorbells := make([]rdma.Completion, 16)
 		bell := []rdma.WorkRequest{rdma.WriteImm(0, rdma.Local{}, remote, wordOffset, 1)}
 		for {
 			k, err := n.receiveCQ.Wait(ctx, doorbells)
-			if err != nil {
+			for ; k > 0 && err == nil; k-- {
+				err = n.do(ctx, bell)
+			}
+			if errors.Is(err, context.Canceled) {
 				return
 			}
-			for range k {
-				if n.do(ctx, bell) != nil {
-					return // the peer is gone: it ends the run
-				}
+			if err != nil {
+				failed = fmt.Errorf("answer a doorbell: %w", err)
+				return
 			}
 		}
 	})
-	return func() { cancel(); wg.Wait() }
+	return func() error { cancel(); wg.Wait(); return failed }
 }
 
 // casesOf returns the cases from n against the remote region.
@@ -166,13 +171,16 @@ func casesOf(n *node, remote rdma.RemoteRegion, o Options) []*benchCase {
 	}
 	bell := []rdma.WorkRequest{rdma.WriteImm(1, rdma.Local{}, remote, wordOffset, 1)}
 	doorbells := make([]rdma.Completion, 16)
-	return append(cases, &benchCase{name: "doorbell and back", one: func(ctx context.Context) error {
+	return append(cases, &benchCase{name: "doorbell and back", patience: opTimeout, one: func(ctx context.Context) error {
 		if err := n.do(ctx, bell); err != nil {
 			return err
 		}
 		k, err := n.receiveCQ.Wait(ctx, doorbells)
-		if err == nil && k != 1 {
-			err = fmt.Errorf("%d doorbells came back, not 1", k)
+		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+			return errors.Join(fmt.Errorf("no doorbell came back: %w", err), n.qp.Err())
+		case err == nil && k != 1:
+			return fmt.Errorf("%d doorbells came back, not 1", k)
 		}
 		return err
 	}})
@@ -193,7 +201,7 @@ func (n *node) verb(name string, o Options, w rdma.WorkRequest) *benchCase {
 		}
 		many[i].ID = uint64(i + 1)
 	}
-	return &benchCase{name: name, size: int(w.Local.Length), batch: o.Batch,
+	return &benchCase{name: name, size: int(w.Local.Length), batch: o.Batch, patience: opTimeout,
 		one:  func(ctx context.Context) error { return n.do(ctx, one) },
 		many: func(ctx context.Context) error { return n.do(ctx, many) }}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 
@@ -58,11 +59,11 @@ type server struct {
 
 	mu   sync.Mutex // held while ends are replaced, which may take a second
 	end  *node
-	stop func()
+	stop func() error
 }
 
 // replace closes the present end and puts another in its place.
-func (s *server) replace(end *node, stop func()) error {
+func (s *server) replace(end *node, stop func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, stopOld := s.end, s.stop
@@ -70,7 +71,11 @@ func (s *server) replace(end *node, stop func()) error {
 	if old == nil {
 		return nil
 	}
-	stopOld()
+	// No fault of the new one, and it may be none at all: a peer that is done goes
+	// away, and our last request with it.
+	if err := stopOld(); err != nil {
+		slog.Info("bench verbs: a node was no longer answered", "reason", err)
+	}
 	return old.closeEnd()
 }
 

@@ -11,15 +11,17 @@
 // are for libibverbs. Addresses are exchanged over gRPC then.
 //
 // Invariants: the cases take turns in short rounds, so that a machine that
-// becomes slower does so for all of them; every wait is bounded; a failed verb
-// ends the run. A verb faster than a few microseconds is timed in groups, because
-// reading the clock would be a good part of it; the report says so. From the
-// others the time that it takes to read the clock once is subtracted: in a virtual
-// machine that may be microseconds.
+// becomes slower does so for all of them; every wait is bounded, also for a
+// doorbell that does not come back; a failed verb ends the run. A verb faster
+// than a few microseconds is timed in groups, because reading the clock would be
+// a good part of it; the report says so. From the others the time that it takes
+// to read the clock once is subtracted: in a virtual machine that may be
+// microseconds.
 package verbs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -62,7 +64,8 @@ const (
 	maxSize  = 1 << 20
 	maxBatch = 1024
 	rounds   = 10
-	// opTimeout bounds the wait for any single completion.
+	// opTimeout bounds the wait for any single completion, and that for all verbs
+	// between two readings of the clock.
 	opTimeout = 10 * time.Second
 )
 
@@ -100,8 +103,11 @@ func Run(ctx context.Context, open Opener, o Options) (report *Report, err error
 		return nil, err
 	}
 	stop := b.answer(a.region.Remote())
-	defer stop()
-	return measure(ctx, a, b.region.Remote(), o)
+	report, err = measure(ctx, a, b.region.Remote(), o)
+	if err = errors.Join(err, stop()); err != nil {
+		return nil, err
+	}
+	return report, nil
 }
 
 // closeAfter closes a node and keeps the first error.
@@ -152,6 +158,11 @@ type benchCase struct {
 	// sense.
 	many  func(context.Context) error
 	batch int
+	// patience bounds calibration, and each group of verbs. Batches need no bound:
+	// they wait for completions of own requests, which all end in time.
+	patience time.Duration
+	// bound is for a case whose waits do not end with the context; nil otherwise.
+	bound func(deadline time.Time) error
 
 	group     int // verbs per reading of the clock
 	latency   *hdrhistogram.Histogram
@@ -183,17 +194,32 @@ const (
 func (c *benchCase) calibrate(ctx context.Context) error {
 	const warm = 50
 	c.latency = hdrhistogram.New(1, int64(opTimeout), 3)
-	start := time.Now()
-	for range warm {
-		if err := c.one(ctx); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
-	}
+	took, err := c.times(ctx, warm)
 	c.group = 1
-	if time.Since(start)/warm < groupBelow {
+	if took/warm < groupBelow {
 		c.group = groupSize
 	}
-	return nil
+	return err
+}
+
+// times does n verbs one by one and returns the time that they took. All of them
+// end within the patience of the case.
+func (c *benchCase) times(ctx context.Context, n int) (time.Duration, error) {
+	deadline := time.Now().Add(c.patience)
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	if c.bound != nil {
+		if err := c.bound(deadline); err != nil {
+			return 0, fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	start := time.Now()
+	for range n {
+		if err := c.one(ctx); err != nil {
+			return 0, fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	return time.Since(start), nil
 }
 
 // clockCost is the median of the time between two readings of the clock with
@@ -212,13 +238,10 @@ func clockCost() time.Duration {
 func (c *benchCase) round(ctx context.Context, d, clock time.Duration) error {
 	inRound := hdrhistogram.New(1, int64(opTimeout), 3)
 	for begin := time.Now(); time.Since(begin) < d; {
-		start := time.Now()
-		for range c.group {
-			if err := c.one(ctx); err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
-			}
+		took, err := c.times(ctx, c.group)
+		if err != nil {
+			return err
 		}
-		took := time.Since(start)
 		c.single.done, c.single.took = c.single.done+c.group, c.single.took+took
 		if c.group == 1 {
 			took -= clock

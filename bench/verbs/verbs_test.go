@@ -2,6 +2,8 @@ package verbs
 
 import (
 	"context"
+	"errors"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -78,6 +80,78 @@ func TestConnect(t *testing.T) {
 	tooLarge.Size = 5000
 	if _, err := Connect(t.Context(), openTCP, l.Addr().String(), rpc.Options{}, tooLarge); err == nil || !strings.Contains(err.Error(), "--size 5000") {
 		t.Errorf("a region that is too small: %v", err)
+	}
+}
+
+// TestSilentPeer holds that no wait lasts for ever when the other end is there but
+// does not answer, and that the error says so.
+func TestSilentPeer(t *testing.T) {
+	o := Options{}
+	o.EnsureDefaults()
+	a, err := newNode(openTCP, "a", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := newNode(openTCP, "b", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(b.qp.Accept(a.qp.Address()), a.qp.Connect(t.Context(), b.qp.Address())); err != nil {
+		t.Fatal(err)
+	}
+	cases := casesOf(a, b.region.Remote(), o)
+	mute, err := newEcho(o.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := mute.benchCase()
+	one := silent.one
+	silent.one = func(ctx context.Context) error {
+		mute.buffer = make([]byte, o.Size-1) // too few bytes for an echo
+		return one(ctx)
+	}
+	for _, c := range []*benchCase{cases[len(cases)-1], silent} {
+		if c.patience != opTimeout {
+			t.Errorf("%s waits %v", c.name, c.patience)
+		}
+		c.patience = 50 * time.Millisecond
+		if err := c.calibrate(t.Context()); !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), c.name) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	mute.close()
+	if err := errors.Join(a.close(), b.close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAnswerSaysWhyItEnded has the answering end find a doorbell when its queue
+// pair is gone.
+func TestAnswerSaysWhyItEnded(t *testing.T) {
+	o := Options{}
+	o.EnsureDefaults()
+	a, err := newNode(openTCP, "a", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := newNode(openTCP, "b", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(b.qp.Accept(a.qp.Address()), a.qp.Connect(t.Context(), b.qp.Address())); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.do(t.Context(), []rdma.WorkRequest{rdma.WriteImm(1, rdma.Local{}, b.region.Remote(), wordOffset, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.qp.Revoke(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.answer(a.region.Remote())(); !errors.Is(err, rdma.ErrBroken) {
+		t.Errorf("the answering ended with %v", err)
+	}
+	if err := errors.Join(a.close(), b.close()); err != nil {
+		t.Error(err)
 	}
 }
 

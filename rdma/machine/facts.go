@@ -27,7 +27,8 @@ type Facts struct {
 	Memlock Memlock `json:"memlock"`
 	// Memfd is why memory cannot be shared between processes; empty if it can.
 	Memfd string `json:"memfd_error,omitempty"`
-	// RDMA says whether the kernel has RDMA, as its netlink answers.
+	// RDMA says whether RDMA is in the kernel now, as sysfs shows and its netlink
+	// answers. A module that is not loaded is not in it: see Modules.
 	RDMA Answer `json:"kernel_rdma"`
 	// Modules are the kernel modules that matter, by name.
 	Modules map[string]ModuleState `json:"modules"`

@@ -73,6 +73,12 @@ var badMachines = []judgeRow{
 		none(f)
 		f.RDMA, f.Modules = No, map[string]ModuleState{moduleCore: ModuleUnknown}
 	}, Demand{}, "shm", []string{
+		"no RDMA in the kernel: 6.1.0-9-amd64 has not loaded it, or was built without it; run: modprobe ib_uverbs; if there is no such module, run: apt-get install linux-image-amd64 and boot that kernel",
+	}},
+	{"no RDMA in the kernel, modules known", func(f *Facts) {
+		none(f)
+		f.RDMA, f.Modules = No, map[string]ModuleState{moduleCore: ModuleAbsent}
+	}, Demand{}, "shm", []string{
 		"no RDMA in the kernel: 6.1.0-9-amd64 was built without it, so there can be no RDMA device; run: apt-get install linux-image-amd64 and boot that kernel",
 	}},
 	{"no RDMA in the kernel, Ubuntu, not root", func(f *Facts) {

@@ -30,6 +30,12 @@ func loadFault(f Facts) Finding {
 		Mend: f.runHost("modprobe ib_uverbs")}
 }
 
+// unseenFault is for a process that sees neither RDMA nor the kernel's modules.
+func unseenFault(f Facts) Finding {
+	return Finding{Level: Fault, Found: "no RDMA in the kernel", Wrong: f.Kernel + " has not loaded it, or was built without it",
+		Mend: f.runHost("modprobe ib_uverbs") + "; if there is no such module, " + f.installKernel()}
+}
+
 // deviceFault is for a machine without a device, or without the demanded one.
 func deviceFault(f Facts, d Demand) Finding {
 	if len(f.Devices) > 0 {

@@ -43,13 +43,23 @@ type stand struct {
 	local GID
 }
 
+// lacks skips the test for want of what it needs, or fails it where the
+// environment variable TENURE_RDMA_REQUIRED says that all of it is there.
+func lacks(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("TENURE_RDMA_REQUIRED") != "" {
+		t.Fatalf("TENURE_RDMA_REQUIRED is set: %s", what)
+	}
+	t.Skip(what)
+}
+
 // newStand makes interfaces and a device, and removes them at the end.
 func newStand(t *testing.T) *stand {
 	if os.Geteuid() != 0 {
-		t.Skip("it needs root, to make network interfaces and a device")
+		lacks(t, "it needs root, to make network interfaces and a device")
 	}
 	if f := Probe(); f.RDMA != Yes || f.Modules[moduleRXE] != ModuleLoaded && f.Modules[moduleRXE] != ModuleAvailable {
-		t.Skipf("%v: the kernel has no RDMA, or no rdma_rxe: %+v", rdma.ErrNotSupported, f.Modules)
+		lacks(t, fmt.Sprintf("%v: RDMA is not loaded, or the kernel has no rdma_rxe: %+v", rdma.ErrNotSupported, f.Modules))
 	}
 	command(t, "ip link add "+rxeLink+" type veth peer name "+otherLink)
 	t.Cleanup(func() { command(t, "ip link delete "+rxeLink) })

@@ -25,9 +25,13 @@ func choose(ctx context.Context, s *system, d Demand) (Facts, Verdict) {
 	return f, Judge(f, d)
 }
 
-// wantsRXE says whether a software device is allowed and would help.
+// wantsRXE says whether a software device is allowed and would help. It outlives
+// the process, so it is not made where the process could not use it.
 func (d Demand) wantsRXE(f Facts) bool {
 	d.EnsureDefaults()
+	if f.RDMA == No && f.Modules[moduleCore] != ModuleAbsent {
+		f.RDMA = Unknown // the kernel loads it when it is asked for the device
+	}
 	return d.RXE == RXECreate && (d.Provider == "" || d.Provider == ProviderVerbs) && d.Device == "" &&
 		len(processFaults(f, d)) == 0 &&
 		!slices.ContainsFunc(f.Devices, func(c Device) bool { return c.Atomics != No })

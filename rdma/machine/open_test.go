@@ -90,6 +90,7 @@ func TestChooseRXE(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		demand Demand
+		base   files // nil is baseFiles
 		before files // beside the base
 		added  files // by the kernel, when it is asked
 		answer error
@@ -104,7 +105,17 @@ func TestChooseRXE(t *testing.T) {
 			line: "no RDMA device: there is no RDMA adapter, and no software device (rxe) was made; run: modprobe rdma_rxe && rdma link add rxe0 type rxe netdev eth0"},
 		{name: "not needed", demand: cluster, before: rxeFiles("rxe0", "eth0", "4: ACTIVE"), chosen: "verbs"},
 		{name: "shm is demanded", demand: Demand{Provider: "shm", RXE: RXECreate}, chosen: "shm"},
-		{name: "no RDMA in the kernel", demand: cluster, change: func(s *system) { s.askRDMA = func() error { return syscall.EPROTONOSUPPORT } }, chosen: "tcp"},
+		{name: "no RDMA in the kernel", demand: cluster, base: without(baseFiles(), classRDMA), before: files{
+			"sys/class/net/": "", "lib/modules/6.1.0-9-amd64/modules.dep": "kernel/rdma_rxe.ko:\n",
+		}, chosen: "tcp", line: "no RDMA in the kernel: 6.1.0-9-amd64 was built without it, so there can be no RDMA device; run: apt-get install linux-image-amd64 and boot that kernel"},
+		{name: "RDMA not loaded", demand: cluster, base: without(baseFiles(), classRDMA), before: files{"sys/class/net/": ""},
+			added: rxeFiles("rxe0", "eth0", "4: ACTIVE"), asked: "rxe0 on eth0", chosen: "verbs"},
+		{name: "RDMA not loaded, and not allowed to", demand: Demand{Scope: ScopeCluster}, base: without(baseFiles(), classRDMA), before: files{"sys/class/net/": ""},
+			chosen: "tcp", line: "RDMA is not loaded: kernel 6.1.0-9-amd64 has it as modules; run: modprobe ib_uverbs"},
+		{name: "memlock too small", demand: cluster, before: files{"proc/self/status": "CapEff:\t0000000000001000\n"}, chosen: "tcp",
+			line: "memlock is 8 MiB: verbs must lock 64 MiB of memory or more; run: ulimit -l 65536"},
+		{name: "memlock enough", demand: Demand{Scope: ScopeCluster, RXE: RXECreate, MinRegionBytes: 8 << 20}, before: files{"proc/self/status": "CapEff:\t0000000000001000\n"},
+			added: rxeFiles("rxe0", "eth0", "4: ACTIVE"), asked: "rxe0 on eth0", chosen: "verbs"},
 		{name: "no permission", demand: cluster, answer: syscall.EPERM, asked: "rxe0 on eth0", chosen: "tcp",
 			line: "no software device (rxe) could be made on eth0: it needs the capability CAP_NET_ADMIN; as root, run: tenure doctor --rxe create"},
 		{name: "module not loaded", demand: cluster, answer: syscall.EINVAL, asked: "rxe0 on eth0", chosen: "tcp",
@@ -139,7 +150,11 @@ func TestChooseRXE(t *testing.T) {
 		}, chosen: "error", line: "no software device (rxe) could be made: no interface is up, carries Ethernet, has an address that other machines can reach, and has no RDMA device; run: ip addr add ADDRESS/24 dev INTERFACE && ip link set dev INTERFACE up"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := fake(t, baseFiles(), test.before)
+			base := test.base
+			if base == nil {
+				base = baseFiles()
+			}
+			s := fake(t, base, test.before)
 			if test.change != nil {
 				test.change(s)
 			}

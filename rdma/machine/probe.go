@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -38,7 +39,27 @@ func probe(s *system) Facts {
 	}
 	f.Modules = s.modules(f.Kernel)
 	f.Verbs.Library = s.library()
-	switch err = s.askRDMA(); {
+	s.probeRDMA(&f)
+	s.probeDevices(&f)
+	return f
+}
+
+// classRDMA is in sysfs while RDMA is in the kernel.
+const classRDMA = "sys/class/infiniband"
+
+// probeRDMA finds out whether RDMA is in the kernel. To open a socket of RDMA
+// netlink makes the kernel load ib_core, whoever asks; so does libibverbs. Both
+// are only asked when sysfs shows that it is there already.
+func (s *system) probeRDMA(f *Facts) {
+	if _, err := os.Stat(s.path(classRDMA)); errors.Is(err, fs.ErrNotExist) {
+		if _, err = os.Stat(s.path("sys/class")); err != nil {
+			f.unread("sysfs", err)
+			return
+		}
+		f.RDMA = No
+		return
+	}
+	switch err := s.askRDMA(); {
 	case err == nil:
 		f.RDMA = Yes
 	case errors.Is(err, syscall.EPROTONOSUPPORT):
@@ -46,8 +67,6 @@ func probe(s *system) Facts {
 	default:
 		f.unread("RDMA netlink", err)
 	}
-	s.probeDevices(&f)
-	return f
 }
 
 // probeDevices reads the RDMA devices: names and interfaces by rdmamap, ports
@@ -84,8 +103,9 @@ func (s *system) probeDevices(f *Facts) {
 
 // askLibrary adds what libibverbs knows.
 func (s *system) askLibrary(f *Facts) {
-	if f.Verbs.Built = s.built; !s.built {
-		return
+	f.Verbs.Built = s.built
+	if _, err := os.Stat(s.path(classRDMA)); err != nil || !s.built {
+		return // see probeRDMA
 	}
 	offered, err := s.verbs()
 	if err != nil {

@@ -15,14 +15,22 @@ import (
 	"testing"
 )
 
-// files is a tree of files, by path.
+// files is a tree of files, by path; a path that ends in a slash is an empty
+// directory.
 type files map[string]string
 
 // write writes the tree below root.
 func (f files) write(t *testing.T, root string) {
 	t.Helper()
 	for path, text := range f {
+		directory := strings.HasSuffix(path, "/")
 		path = filepath.Join(root, path)
+		if directory {
+			if err := os.MkdirAll(path, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -32,12 +40,14 @@ func (f files) write(t *testing.T, root string) {
 	}
 }
 
-// baseFiles is a Debian machine with its modules on disk and without devices.
+// baseFiles is a Debian machine with its modules on disk, RDMA loaded, and
+// without devices.
 func baseFiles() files {
 	return files{
 		"proc/sys/kernel/osrelease":               "6.1.0-9-amd64\n",
 		"etc/os-release":                          "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\n",
 		"proc/self/uid_map":                       "         0          0 4294967295\n",
+		"sys/class/infiniband/":                   "",
 		"proc/self/status":                        "Name:\ttest\nCapEff:\t000001ffffffffff\n",
 		"lib/modules/6.1.0-9-amd64/modules.dep":   "kernel/drivers/infiniband/sw/rxe/rdma_rxe.ko: kernel/x.ko\nkernel/drivers/infiniband/core/ib-core.ko.xz:\n",
 		"usr/lib/x86_64-linux-gnu/" + libraryName: "",
@@ -136,6 +146,14 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// asksNobody makes a system on which a question would load RDMA into the kernel.
+func asksNobody(t *testing.T) func(*system) {
+	return func(s *system) {
+		s.askRDMA = func() error { t.Error("RDMA netlink was asked"); return nil }
+		s.verbs = func() ([]verbsDevice, error) { t.Error("libibverbs was asked"); return nil, nil }
+	}
+}
+
 // TestProbeBad has machines on which something is missing, and what Probe must
 // find.
 func TestProbeBad(t *testing.T) {
@@ -146,14 +164,20 @@ func TestProbeBad(t *testing.T) {
 		change func(*system)
 		check  func(f Facts) bool
 	}{
-		{"nothing at all", []files{{}}, func(s *system) {
-			s.askRDMA = func() error { return syscall.EPROTONOSUPPORT }
-			s.built = false
-		}, func(f Facts) bool {
+		{"nothing at all", []files{{"sys/class/net/": ""}}, func(s *system) { s.built = false }, func(f Facts) bool {
 			return f.RDMA == No && len(f.Devices) == 0 && !f.Verbs.Built && f.Verbs.Error == "" && f.Modules[moduleRXE] == ModuleUnknown && f.Verbs.Library == No
 		}},
 		{"netlink fails in another way", []files{baseFiles()}, func(s *system) { s.askRDMA = func() error { return boom } }, func(f Facts) bool {
 			return f.RDMA == Unknown && slices.Equal(f.Unread, []string{"RDMA netlink: boom"})
+		}},
+		{"netlink has no RDMA", []files{baseFiles()}, func(s *system) { s.askRDMA = func() error { return syscall.EPROTONOSUPPORT } }, func(f Facts) bool {
+			return f.RDMA == No && f.Unread == nil
+		}},
+		{"RDMA not loaded", []files{without(baseFiles(), classRDMA), {"sys/class/net/": ""}}, asksNobody(t), func(f Facts) bool {
+			return f.RDMA == No && f.Verbs.Built && f.Verbs.Error == "" && f.Unread == nil && f.Modules[moduleCore] == ModuleAvailable
+		}},
+		{"no sysfs", []files{without(baseFiles(), classRDMA)}, asksNobody(t), func(f Facts) bool {
+			return f.RDMA == Unknown && len(f.Unread) == 1 && strings.HasPrefix(f.Unread[0], "sysfs: ")
 		}},
 		{"nothing can be asked", []files{{}}, func(s *system) {
 			s.links = func() ([]Link, error) { return nil, boom }
@@ -162,7 +186,7 @@ func TestProbeBad(t *testing.T) {
 			os.RemoveAll(s.root)
 			(files{"proc/self/uid_map": "0 0 4294967295"}).write(t, s.root)
 		}, func(f Facts) bool {
-			return len(f.Unread) == 3 && f.Memfd == "boom" && strings.HasPrefix(f.Unread[2], "capabilities: no line CapEff")
+			return len(f.Unread) == 4 && f.Memfd == "boom" && strings.HasPrefix(f.Unread[2], "capabilities: no line CapEff")
 		}},
 		{"module absent", []files{baseFiles()}, nil, func(f Facts) bool {
 			return f.Modules[moduleUverbs] == ModuleAbsent && f.Modules[moduleRXE] == ModuleAvailable && f.Modules[moduleCore] == ModuleAvailable

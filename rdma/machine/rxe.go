@@ -19,7 +19,7 @@ const (
 // CreateRXE makes a software RDMA device (SoftRoCE, rxe) on the best interface
 // that has none: one which is up and has the advertised address, or else one
 // that other machines can reach. It asks the kernel through RDMA netlink, which
-// needs CAP_NET_ADMIN and loads the module rdma_rxe itself if it may; and it
+// needs CAP_NET_ADMIN and loads the modules ib_core and rdma_rxe itself if it may; and it
 // waits some seconds for the device to be ACTIVE. The device outlives the
 // process: `rdma link delete NAME` removes it. What goes wrong is in the
 // result, which Judge takes as Facts.Created.

@@ -20,7 +20,7 @@ const (
 
 // device reads what sysfs has about a device, but for the GIDs of its ports.
 func (s *system) device(name string) Device {
-	dir := filepath.Join("sys/class/infiniband", name)
+	dir := filepath.Join(classRDMA, name)
 	d := Device{Name: name, Driver: s.driver(dir), Atomics: Unknown, Library: Unknown, Ports: []Port{}}
 	switch nodeType := s.line(dir, "node_type"); {
 	case strings.HasPrefix(nodeType, "4:"):
@@ -69,7 +69,7 @@ func (s *system) readGIDs(d *Device) {
 // gids yields the GIDs of a port with their interfaces. It opens a file for each
 // of up to maxGIDs places, which takes long enough to stop as soon as possible.
 func (s *system) gids(device string, port int) iter.Seq2[GID, string] {
-	dir := filepath.Join("sys/class/infiniband", device, "ports", strconv.Itoa(port))
+	dir := filepath.Join(classRDMA, device, "ports", strconv.Itoa(port))
 	return func(yield func(GID, string) bool) {
 		for _, index := range s.numbers(maxGIDs, dir, "gids") {
 			file := strconv.Itoa(index)

@@ -65,6 +65,8 @@ func processFaults(f Facts, d Demand) (found []Finding) {
 	switch {
 	case f.RDMA == No && f.Modules[moduleCore] == ModuleAvailable:
 		found = append(found, loadFault(f))
+	case f.RDMA == No && f.Modules[moduleCore] == ModuleUnknown:
+		found = append(found, unseenFault(f))
 	case f.RDMA == No:
 		found = append(found, kernelFault(f))
 	}
@@ -75,7 +77,8 @@ func processFaults(f Facts, d Demand) (found []Finding) {
 	case f.Verbs.Error != "" && len(f.Devices) > 0:
 		found = append(found, verbsFault(f))
 	}
-	if len(f.Devices) > 0 && !f.IPCLock && f.Memlock.Soft != Unlimited && f.Memlock.Soft < d.MinRegionBytes {
+	// Without a device memory is locked only if one is to be made.
+	if (len(f.Devices) > 0 || d.RXE == RXECreate) && !f.IPCLock && f.Memlock.Soft != Unlimited && f.Memlock.Soft < d.MinRegionBytes {
 		found = append(found, memlockFault(f, d))
 	}
 	return found

@@ -114,12 +114,17 @@ func NewSender(local rdma.Region, staging, consumedAt int, remote rdma.RemoteReg
 	switch {
 	case slots < 2 || slots > maxSlots:
 		return nil, fmt.Errorf("%w mailbox: %d slots (2..%d)", rdma.ErrInvalid, slots, maxSlots)
-	case staging < 0 || staging+size > len(local.Bytes()) || consumedAt < 0 || consumedAt%8 != 0 || consumedAt+8 > len(local.Bytes()):
+	case !within(local, staging, size) || !within(local, consumedAt, 8) || consumedAt%8 != 0:
 		return nil, fmt.Errorf("%w mailbox: staging at %d and consumed at %d do not fit into %d bytes", rdma.ErrInvalid, staging, consumedAt, len(local.Bytes()))
 	case ring > remote.Size || remote.Size-ring < uint64(size):
 		return nil, fmt.Errorf("%w mailbox: a ring of %d bytes at %d does not fit into the peer's %d bytes", rdma.ErrInvalid, size, ring, remote.Size)
 	}
 	return &Sender{local: local, staging: staging, consumedAt: consumedAt, remote: remote, ring: ring, slots: uint64(slots)}, nil
+}
+
+// within says whether size bytes at offset are in the region. No offset overflows.
+func within(r rdma.Region, offset, size int) bool {
+	return offset >= 0 && offset <= len(r.Bytes()) && len(r.Bytes())-offset >= size
 }
 
 // Free is how many records can be added before the receiver consumes more.
@@ -215,7 +220,7 @@ func NewReceiver(local rdma.Region, ring, consumedAt int, remote rdma.RemoteRegi
 	switch {
 	case slots < 2 || slots > maxSlots:
 		return nil, fmt.Errorf("%w mailbox: %d slots (2..%d)", rdma.ErrInvalid, slots, maxSlots)
-	case ring < 0 || ring+size > len(local.Bytes()) || consumedAt < 0 || consumedAt%8 != 0 || consumedAt+8 > len(local.Bytes()):
+	case !within(local, ring, size) || !within(local, consumedAt, 8) || consumedAt%8 != 0:
 		return nil, fmt.Errorf("%w mailbox: ring at %d and consumed at %d do not fit into %d bytes", rdma.ErrInvalid, ring, consumedAt, len(local.Bytes()))
 	case creditAt%8 != 0 || creditAt > remote.Size || remote.Size-creditAt < 8:
 		return nil, fmt.Errorf("%w mailbox: no word at %d in the peer's %d bytes", rdma.ErrInvalid, creditAt, remote.Size)

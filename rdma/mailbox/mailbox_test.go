@@ -3,6 +3,7 @@ package mailbox
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -263,6 +264,11 @@ func TestOptionsOutOfRange(t *testing.T) {
 		"receiver beyond":     func() error { _, err := NewReceiver(r, 4000, 0, far, 0, 4); return err },
 		"receiver word":       func() error { _, err := NewReceiver(r, 0, 4, far, 0, 4); return err },
 		"credit word beyond":  func() error { _, err := NewReceiver(r, 0, 1024, far, 4096, 4); return err },
+		"staging overflows":   func() error { _, err := NewSender(r, math.MaxInt, 0, far, 0, 4); return err },
+		"staging is negative": func() error { _, err := NewSender(r, math.MinInt, 0, far, 0, 4); return err },
+		"word overflows":      func() error { _, err := NewSender(r, 0, math.MaxInt&^7, far, 0, 4); return err },
+		"receiver overflows":  func() error { _, err := NewReceiver(r, math.MaxInt-63, 0, far, 0, 4); return err },
+		"its word overflows":  func() error { _, err := NewReceiver(r, 0, math.MaxInt&^7, far, 0, 4); return err },
 		"credit word is odd ": func() error { _, err := NewReceiver(r, 0, 1024, far, 1, 4); return err },
 	} {
 		if err := make(); !errors.Is(err, rdma.ErrInvalid) {

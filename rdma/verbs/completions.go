@@ -31,6 +31,8 @@ type entry struct {
 	// pair gets its slot back when the completion is delivered: one of its send
 	// queue, or a receive if it is an OpReceive.
 	pair *queuePair
+	// left says that pair is detached and the entry has kept its place.
+	left bool
 }
 
 // attachment is a queue pair that sends or receives through a completion queue.
@@ -63,9 +65,11 @@ type completionQueue struct {
 	mu       sync.Mutex
 	isClosed bool
 	armed    bool // an event will come
-	reserved int  // places in the device's queue
+	// reserved are places in the device's queue; left, a part of them, those of
+	// completions that wait in pending although their queue pair is detached.
+	reserved, left int
 	// pending is what was taken from the device and not delivered, oldest first
-	// from head on. The slots of the queue pairs bound it.
+	// from head on. It has at most reserved entries.
 	pending []entry
 	head    int
 	raw     []ibverbs.Completion
@@ -134,6 +138,9 @@ func (q *completionQueue) attach(pair *queuePair, receive bool, places int) (req
 	switch {
 	case q.isClosed:
 		return 0, fmt.Errorf("completion queue: %w", rdma.ErrClosed)
+	case q.reserved+places > q.depth && q.left > 0:
+		return 0, fmt.Errorf("%w: the completion queue has %d places, %d are reserved, %d of them by completions of closed queue pairs, %d more do not fit: poll the queue",
+			rdma.ErrInUse, q.depth, q.reserved, q.left, places)
 	case q.reserved+places > q.depth:
 		return 0, fmt.Errorf("%w: the completion queue has %d places, %d are reserved, %d more do not fit", rdma.ErrInUse, q.depth, q.reserved, places)
 	}
@@ -154,12 +161,19 @@ func (q *completionQueue) attach(pair *queuePair, receive bool, places int) (req
 }
 
 // detach takes back what attach gave. The device makes no completions for the
-// queue pair any more.
-func (q *completionQueue) detach(id requestID, places int) {
+// queue pair any more; those that nobody polled keep their places until they are.
+func (q *completionQueue) detach(pair *queuePair, id requestID, places int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.slots[id.slot()].pair = nil
 	q.free = append(q.free, id.slot())
+	for i := q.head; i < len(q.pending); i++ {
+		if e := &q.pending[i]; e.pair == pair && (e.Op == rdma.OpReceive) == id.receive() {
+			e.left = true
+			q.left++
+			places--
+		}
+	}
 	q.reserved -= places
 }
 
@@ -177,6 +191,10 @@ func (q *completionQueue) take(dst []rdma.Completion, spin time.Duration, arm bo
 		return 0
 	}
 	for ; n < len(dst) && q.head < len(q.pending); n++ {
+		if q.pending[q.head].left {
+			q.left--
+			q.reserved--
+		}
 		q.deliver(&q.pending[q.head], &dst[n])
 		q.pending[q.head] = entry{}
 		if q.head++; q.head == len(q.pending) {
@@ -350,9 +368,9 @@ func (q *completionQueue) Close() error {
 		q.mu.Unlock()
 		return nil
 	}
-	if q.reserved > 0 {
+	if used := q.reserved - q.left; used > 0 {
 		q.mu.Unlock()
-		return fmt.Errorf("%w: queue pairs still use the completion queue (%d places)", rdma.ErrInUse, q.reserved)
+		return fmt.Errorf("%w: queue pairs still use the completion queue (%d places)", rdma.ErrInUse, used)
 	}
 	q.isClosed = true
 	close(q.closed)

@@ -3,8 +3,11 @@
 package verbs
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -60,6 +63,65 @@ func TestRefusedByThePeer(t *testing.T) {
 			}
 			bystander.succeed(rdma.Write(1, bystander.region.Local(0, 8), other.region.Remote(), 0))
 		})
+	}
+}
+
+// TestRegionGoesInTheMiddleOfAWrite holds that a WRITE of which bytes have landed
+// is never reported as not done, although the peer refused the rest of it.
+func TestRegionGoesInTheMiddleOfAWrite(t *testing.T) {
+	const size, rounds = 8 << 20, 50
+	p := openProvider(t)
+	source, err := p.Register(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := source.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for i := range source.Bytes() {
+		source.Bytes()[i] = 0xff
+	}
+	torn := 0
+	for round := 0; round < rounds && torn < 3; round++ {
+		a, b := newPair(t, p, rdma.QueuePairOptions{})
+		opened, err := p.Register(size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target := opened.(*region)
+		var closing sync.WaitGroup
+		var dropped error
+		closing.Go(func() {
+			for start := time.Now(); target.Load(0) == 0 && time.Since(start) < bound; {
+				runtime.Gosched()
+			}
+			// Not Close, which also unmaps what is to be looked at.
+			dropped = target.mr.Close()
+		})
+		status := a.do(1, rdma.Write(1, source.Local(0, size), target.Remote(), 0))[0].Status
+		closing.Wait()
+		if dropped != nil {
+			t.Fatal(dropped)
+		}
+		landed := bytes.Count(target.Bytes(), []byte{0xff})
+		if status != rdma.StatusOK && landed > 0 {
+			torn++
+			t.Logf("round %d: %d of %d bytes landed: %v", round, landed, size, status)
+			if status.Outcome() == rdma.NotDone {
+				t.Errorf("round %d: %d bytes landed, and the status is %v", round, landed, status)
+			}
+		}
+		if target.mr, err = p.pd.Register(target.addr, size); err != nil { // for Close
+			t.Fatal(err)
+		}
+		if err := errors.Join(a.pair.Close(), b.pair.Close(), target.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if torn == 0 {
+		t.Errorf("in %d rounds no WRITE was refused in the middle", rounds)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ import (
 func TestCloseOrder(t *testing.T) {
 	p, err := Open(Options{})
 	if errors.Is(err, rdma.ErrNotSupported) {
-		t.Skip(err)
+		lacks(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -95,6 +96,100 @@ func TestCompletionsOutliveTheirPair(t *testing.T) {
 		if c.ID != uint64(i) || c.Status != rdma.StatusOK && c.Status != rdma.StatusFlushed {
 			t.Errorf("completion %d is %+v", i, c)
 		}
+	}
+}
+
+// TestLeftCompletionsKeepTheirPlaces holds, without a device, that completions of
+// detached queue pairs count as long as nobody has polled them.
+func TestLeftCompletionsKeepTheirPlaces(t *testing.T) {
+	const sends, receives = 3, 2
+	cq := &completionQueue{depth: 2 * (sends + receives), wake: make(chan struct{}, 1), closed: make(chan struct{})}
+	// cycle attaches a queue pair, which completes what it can, and detaches it.
+	cycle := func() error {
+		pair := &queuePair{}
+		sendID, err := cq.attach(pair, false, sends)
+		if err != nil {
+			return err
+		}
+		receiveID, err := cq.attach(pair, true, receives)
+		if err != nil {
+			cq.detach(pair, sendID, sends)
+			return err
+		}
+		for range sends {
+			cq.push(entry{Completion: rdma.Completion{Op: rdma.OpRead}, pair: pair})
+		}
+		cq.push(entry{Completion: rdma.Completion{Op: rdma.OpReceive}, pair: pair})
+		cq.detach(pair, sendID, sends)
+		cq.detach(pair, receiveID, receives)
+		return nil
+	}
+	const left = sends + 1 // of each cycle
+	for i := range 2 {
+		if err := cycle(); err != nil || cq.reserved != (i+1)*left || cq.left != (i+1)*left {
+			t.Fatalf("cycle %d: %v; %d places are reserved and %d left", i, err, cq.reserved, cq.left)
+		}
+	}
+	if err := cycle(); !errors.Is(err, rdma.ErrInUse) || !strings.Contains(err.Error(), "poll the queue") {
+		t.Errorf("a queue pair at a queue of completions that nobody polled: %v", err)
+	}
+	for round := range 100 {
+		if n := cq.take(make([]rdma.Completion, left), 0, false); n != left {
+			t.Fatalf("round %d: %d completions, want %d", round, n, left)
+		}
+		if err := cycle(); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+	}
+	if n := cq.take(make([]rdma.Completion, 2*left), 0, false); n != 2*left || cq.reserved != 0 || cq.left != 0 {
+		t.Errorf("after %d more completions %d places are reserved and %d left", n, cq.reserved, cq.left)
+	}
+	if cap(cq.pending) > 4*cq.depth {
+		t.Errorf("the list has room for %d, and the queue for %d", cap(cq.pending), cq.depth)
+	}
+}
+
+// TestReconnectsNeedPolling closes queue pairs whose completions nobody polls
+// until no other one fits, polls, and goes on; the queue closes with completions.
+func TestReconnectsNeedPolling(t *testing.T) {
+	const depth = 16
+	p := openProvider(t)
+	far := newSide(t, p, rdma.CompletionQueueOptions{}, rdma.QueuePairOptions{})
+	cq, err := p.NewCompletionQueue(rdma.CompletionQueueOptions{Depth: 4 * depth})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for cycle := range 20 {
+		pair, err := p.NewQueuePair(rdma.QueuePairOptions{SendCQ: cq, SendDepth: depth, ReceiveDepth: depth})
+		if errors.Is(err, rdma.ErrInUse) {
+			refused++
+			if n := cq.Poll(make([]rdma.Completion, 4*depth)); n != 3*depth {
+				t.Fatalf("cycle %d: %v, and %d completions", cycle, err, n)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatalf("cycle %d: %v", cycle, err)
+		}
+		near := &side{t, cq, pair, far.region}
+		if err := errors.Join(pair.Accept(pair.Address()), pair.Connect(t.Context(), pair.Address())); err != nil {
+			t.Fatal(err)
+		}
+		requests := make([]rdma.WorkRequest, depth)
+		for i := range requests {
+			requests[i] = rdma.Read(uint64(i), far.region.Local(0, 8), far.region.Remote(), 8)
+		}
+		if _, err := pair.Post(requests); err != nil {
+			t.Fatal(err)
+		}
+		near.mustClose("queue pair", pair.Close)
+	}
+	if refused != 5 { // each fourth
+		t.Errorf("%d queue pairs were refused, want 5", refused)
+	}
+	if err := cq.Close(); err != nil {
+		t.Errorf("close the queue: %v", err)
 	}
 }
 

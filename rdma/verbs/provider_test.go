@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -16,12 +17,22 @@ import (
 // bound turns what hangs into a failure.
 const bound = 30 * time.Second
 
+// lacks skips the test for want of a device, or fails it where the environment
+// variable TENURE_RDMA_REQUIRED says that there is one.
+func lacks(t testing.TB, err error) {
+	t.Helper()
+	if os.Getenv("TENURE_RDMA_REQUIRED") != "" {
+		t.Fatalf("TENURE_RDMA_REQUIRED is set: %v", err)
+	}
+	t.Skip(err)
+}
+
 // openProvider opens a device, or skips the test where there is none.
 func openProvider(t testing.TB) *Provider {
 	t.Helper()
 	p, err := Open(Options{})
 	if errors.Is(err, rdma.ErrNotSupported) {
-		t.Skip(err)
+		lacks(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)

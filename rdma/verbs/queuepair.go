@@ -27,6 +27,7 @@ type sent struct {
 	id uint64
 	// lkey is that of the memory that the device uses, or 0 if it uses none.
 	lkey     uint32
+	length   uint32 // of the payload, in bytes
 	op       rdma.Opcode
 	signaled bool // by the caller, not by us
 }
@@ -76,7 +77,9 @@ type queuePair struct {
 	owed      int
 
 	connected atomic.Bool
-	broken    atomic.Pointer[failure]
+	// mtu is the payload of a packet in bytes; set before connected.
+	mtu    int
+	broken atomic.Pointer[failure]
 	// poison is a failure to come: the queue pair takes no more requests, and
 	// breaks when those before the faulty one have ended. Set under mu.
 	poison atomic.Pointer[failure]
@@ -138,7 +141,7 @@ func (q *queuePair) create() (err error) {
 		return err
 	}
 	if q.receiveID, err = q.receiveCQ.attach(q, true, o.ReceiveDepth); err != nil {
-		q.sendCQ.detach(q.sendID, o.SendDepth)
+		q.sendCQ.detach(q, q.sendID, o.SendDepth)
 		return err
 	}
 	defer func() {
@@ -162,8 +165,8 @@ func (q *queuePair) create() (err error) {
 }
 
 func (q *queuePair) detach() {
-	q.sendCQ.detach(q.sendID, q.options.SendDepth)
-	q.receiveCQ.detach(q.receiveID, q.options.ReceiveDepth)
+	q.sendCQ.detach(q, q.sendID, q.options.SendDepth)
+	q.receiveCQ.detach(q, q.receiveID, q.options.ReceiveDepth)
 }
 
 // Number implements rdma.QueuePair.
@@ -209,6 +212,7 @@ func (q *queuePair) connect(remote []byte) error {
 	if q.connected.Load() {
 		return fmt.Errorf("%w: the queue pair to %q is connected already", rdma.ErrInvalid, q.options.Peer)
 	}
+	q.mtu = how.MTU.Bytes()
 	if err := q.qp.Connect(&how); err != nil {
 		err = fmt.Errorf("rdma verbs: connect to %q: %w", q.options.Peer, err)
 		q.fail(&failure{cause: err})
@@ -262,7 +266,7 @@ func (q *queuePair) Post(requests []rdma.WorkRequest) (int, error) {
 				lkey = w.Local.LKey
 			}
 		}
-		q.ring[(tail+uint32(n))&mask] = sent{w.ID, lkey, w.Op, w.Flags&rdma.Signaled != 0}
+		q.ring[(tail+uint32(n))&mask] = sent{w.ID, lkey, w.Local.Length, w.Op, w.Flags&rdma.Signaled != 0}
 		if n < valid {
 			q.describe(n, w, q.sendID.at(tail+uint32(n)))
 		}
@@ -396,7 +400,7 @@ func (q *queuePair) completed(c *ibverbs.Completion, sequence uint32) (entry, bo
 	if f := q.poison.Load(); f != nil && f.sequence == q.head {
 		q.fail(f)
 	}
-	status := statusOf(c.Status)
+	status := statusOfRequest(c.Status, r.op, r.length, q.mtu)
 	switch {
 	case status == rdma.StatusOK && !r.signaled:
 		q.free.Add(1)
@@ -409,7 +413,7 @@ func (q *queuePair) completed(c *ibverbs.Completion, sequence uint32) (entry, bo
 		q.tally.Failed(r.op)
 		q.fail(&failure{cause: fmt.Errorf("%v to %q, request %d: %w (%v, vendor's code %#x)", r.op, q.options.Peer, r.id, status, c.Status, c.Vendor)})
 	}
-	return entry{rdma.Completion{ID: r.id, QP: q.here.qpn, Op: r.op, Status: status}, q}, true
+	return entry{Completion: rdma.Completion{ID: r.id, QP: q.here.qpn, Op: r.op, Status: status}, pair: q}, true
 }
 
 // received makes a doorbell of a completion of the device. The caller holds
@@ -422,7 +426,7 @@ func (q *queuePair) received(c *ibverbs.Completion) (entry, bool) {
 		return entry{}, false
 	}
 	q.tally.Posted(rdma.OpReceive, c.Length)
-	return entry{rdma.Completion{QP: q.here.qpn, Imm: c.Imm, Length: c.Length, Op: rdma.OpReceive}, q}, true
+	return entry{Completion: rdma.Completion{QP: q.here.qpn, Imm: c.Imm, Length: c.Length, Op: rdma.OpReceive}, pair: q}, true
 }
 
 // postReceives replaces n receives. The caller holds receiveCQ.mu.

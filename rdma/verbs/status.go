@@ -7,8 +7,8 @@ import (
 
 // statusTable maps each status of a work completion to the contract's. Only a
 // responder that refused can say that nothing was done: it checks key, bounds and
-// form of a request before it executes it. Everything else leaves the outcome
-// open, because it is the way back that may have failed.
+// form before it executes, but by the packet, see statusOfRequest. Everything else
+// leaves the outcome open, because it is the way back that may have failed.
 var statusTable = [...]rdma.Status{
 	ibverbs.Success: rdma.StatusOK,
 	// Flushed requests may be on the wire already.
@@ -37,6 +37,20 @@ var statusTable = [...]rdma.Status{
 	ibverbs.InvalidEECState:  rdma.StatusFatal,
 	ibverbs.Fatal:            rdma.StatusFatal,
 	ibverbs.General:          rdma.StatusFatal,
+}
+
+// statusOfRequest maps the status of a request whose payload of length bytes
+// crosses in packets of mtu bytes. A responder checks each packet of a WRITE when
+// it comes, and executes it before it sees the next: if the region goes away in
+// between, the refusal of a later packet comes after the bytes of earlier ones have
+// landed. The completion does not tell which packet was refused.
+func statusOfRequest(s ibverbs.Status, op rdma.Opcode, length uint32, mtu int) rdma.Status {
+	status := statusOf(s)
+	written := op == rdma.OpWrite || op == rdma.OpWriteImm
+	if status.Outcome() == rdma.NotDone && written && int64(length) > int64(mtu) {
+		return rdma.StatusRemoteOperation
+	}
+	return status
 }
 
 // statusOf maps a status; one that is not known says nothing about the outcome.

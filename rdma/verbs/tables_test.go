@@ -37,6 +37,40 @@ func TestStatusTable(t *testing.T) {
 	}
 }
 
+// TestStatusOfRequest holds that a WRITE of several packets which the peer refused
+// may have happened in part, and all other refused requests have not.
+func TestStatusOfRequest(t *testing.T) {
+	const mtu = 1024
+	for _, c := range []struct {
+		status ibverbs.Status
+		op     rdma.Opcode
+		length uint32
+		want   rdma.Status
+	}{
+		{ibverbs.RemoteAccess, rdma.OpWrite, 0, rdma.StatusRemoteAccess},
+		{ibverbs.RemoteAccess, rdma.OpWrite, mtu, rdma.StatusRemoteAccess},
+		{ibverbs.RemoteAccess, rdma.OpWrite, mtu + 1, rdma.StatusRemoteOperation},
+		{ibverbs.RemoteAccess, rdma.OpWrite, 1 << 31, rdma.StatusRemoteOperation},
+		{ibverbs.RemoteAccess, rdma.OpWriteImm, mtu, rdma.StatusRemoteAccess},
+		{ibverbs.RemoteAccess, rdma.OpWriteImm, mtu + 1, rdma.StatusRemoteOperation},
+		{ibverbs.RemoteInvalidRequest, rdma.OpWrite, mtu, rdma.StatusRemoteInvalid},
+		{ibverbs.RemoteInvalidRequest, rdma.OpWriteImm, mtu + 1, rdma.StatusRemoteOperation},
+		{ibverbs.RemoteInvalidRDRequest, rdma.OpWrite, mtu + 1, rdma.StatusRemoteOperation},
+		// A READ changes nothing at the peer, and an atomic is one packet.
+		{ibverbs.RemoteAccess, rdma.OpRead, mtu + 1, rdma.StatusRemoteAccess},
+		{ibverbs.RemoteAccess, rdma.OpCAS, 8, rdma.StatusRemoteAccess},
+		{ibverbs.RemoteAccess, rdma.OpFAA, 8, rdma.StatusRemoteAccess},
+		// Nothing else depends on the length.
+		{ibverbs.Success, rdma.OpWrite, mtu + 1, rdma.StatusOK},
+		{ibverbs.Flushed, rdma.OpWrite, mtu + 1, rdma.StatusFlushed},
+		{ibverbs.RetryExceeded, rdma.OpWrite, mtu + 1, rdma.StatusUnreachable},
+	} {
+		if got := statusOfRequest(c.status, c.op, c.length, mtu); got != c.want {
+			t.Errorf("%v of %v with %d bytes becomes %v, want %v", c.status, c.op, c.length, got, c.want)
+		}
+	}
+}
+
 // TestNumbersOfRequests holds that a request crosses without a table: verbs and
 // flags have the same numbers on both sides, and the same things have the same
 // size.

@@ -85,7 +85,7 @@ func (q *queuePair) flush() {
 	for ; q.head != q.tail.Load(); q.head++ {
 		r := q.ring[q.head&uint32(len(q.ring)-1)]
 		q.tally.Failed(r.op)
-		q.sendCQ.push(entry{rdma.Completion{ID: r.id, QP: q.here.qpn, Op: r.op, Status: q.flushed(q.head)}, q})
+		q.sendCQ.push(entry{Completion: rdma.Completion{ID: r.id, QP: q.here.qpn, Op: r.op, Status: q.flushed(q.head)}, pair: q})
 	}
 }
 

@@ -9,10 +9,12 @@
 #                                         agents are there
 #
 # An agent finds TENURE_RDMA_AGENT=0.0.0.0:PORT in its environment, a driver
-# TENURE_RDMA_REMOTE=10.77.0.2:PORT; NODE, NODES and IP are there for all. The
-# exit status is 1 if a test fails, a test binary passes no test, or an agent
+# TENURE_RDMA_REMOTE=10.77.0.2:PORT; NODE, NODES and IP are there for all, and so
+# is TENURE_RDMA_REQUIRED=1: a test that finds no device fails instead of being
+# skipped. The exit status is 1 if a test fails, a test binary passes no test, or an agent
 # does not listen on its port or ends by itself.
 set -o pipefail
+export TENURE_RDMA_REQUIRED=1
 . ./tests.sh
 status=0
 
