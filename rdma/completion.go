@@ -36,7 +36,8 @@ const (
 	StatusRemoteAccess
 	// StatusRemoteInvalid: the peer refused the form of the request.
 	StatusRemoteInvalid
-	// StatusRemoteOperation: the peer failed while it executed the request.
+	// StatusRemoteOperation: the peer failed, or closed the region, while it
+	// executed the request.
 	StatusRemoteOperation
 	// StatusUnreachable: the peer did not answer in time.
 	StatusUnreachable

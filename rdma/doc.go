@@ -34,9 +34,13 @@
 // Order. On one queue pair, a WRITE takes effect before any request posted after
 // it; if it never does, none of them does either. READ, CAS and FAA may take
 // effect after a request that was posted later, unless that one is posted with
-// Fence or after their completion. Two queue pairs have no order at all, even
-// between the same two nodes. A chain "CAS, then WRITE if it succeeded" cannot be
-// posted in one batch: the WRITE goes whatever the CAS found.
+// Fence or after their completion. That is about the peer's memory: local memory
+// that an outstanding request writes (READ, CAS, FAA) must not be named by another
+// outstanding request, not even with Fence, unless nobody cares for the bytes: the
+// other may use the old ones, and of two that write, either may stay. Two queue
+// pairs have no order at all, even between the same two nodes. A chain "CAS, then
+// WRITE if it succeeded" cannot be posted in one batch: the WRITE goes whatever
+// the CAS found.
 //
 // Completion. Requests of one queue pair complete in the order in which they
 // were posted. A request posted with Signaled has exactly one Completion; one
@@ -59,19 +63,29 @@
 // posted on this queue pair takes effect in our memory any more. It says nothing
 // about other queue pairs.
 //
-// Death. Memory dies with its node. A queue pair learns of the death of its
-// peer no later than Timeout after its next Post; without a post it may never
-// learn of it.
+// Death. Memory dies with its node. A queue pair whose peer is dead or silent
+// breaks after its next Post, when nothing of the peer has come for Timeout (a
+// device rounds it: 0.7 to 1.4 times as much) and at most 24 times Timeout plus 4
+// seconds, however much is posted meanwhile. The bound is for a device that has
+// forgotten the queue pair; one that works needs 6 times Timeout at most, and the
+// package comments of tcp and shm say how little they need. Without a Post a queue
+// pair may never learn of it.
 //
 // Doorbells. WriteImm is a WRITE that ends in a completion (OpReceive) in the
 // peer's queue, in order, after its data is in place. At most ReceiveDepth
 // doorbells may wait unpolled at the peer; one more is retried for some time
-// and then breaks the queue pair, so senders need credits.
+// and then breaks the queue pair, so senders need credits. A receiver that sleeps
+// on a ReceiveCQ of its own is not woken when its queue pair breaks: only what was
+// posted has a completion then, in SendCQ. So whoever waits for doorbells bounds
+// the wait and looks at Err, or uses one queue for both, where a request of its own
+// that fails wakes it.
 //
 // Bounds. Every access is checked against the region of its key by the side that
 // owns it (shm: by the trusted mapping of the peer). A wrong key, address,
 // length or alignment fails that request as StatusRemoteAccess or
-// StatusRemoteInvalid, breaks that queue pair and touches no memory.
+// StatusRemoteInvalid, breaks that queue pair and touches no memory. (A device may
+// be unable to tell this from a region that was closed while a WRITE longer than
+// 256 bytes was arriving; then it is StatusRemoteOperation, so Unknown.)
 //
 // # Where to start reading
 //

@@ -18,7 +18,8 @@ var (
 	// ErrClosed refuses the use of a closed handle.
 	ErrClosed = errors.New("rdma: closed")
 	// ErrInUse refuses to close what other open handles need, or to go over a
-	// limit of the provider.
+	// limit of the provider or the depth of a completion queue; its text says what
+	// is to be closed or polled.
 	ErrInUse = errors.New("rdma: still in use")
 	// ErrInvalid refuses a malformed request or option. Nothing was done.
 	ErrInvalid = errors.New("rdma: invalid")
@@ -83,14 +84,17 @@ type Region interface {
 	// Remote describes the region to peers, also after Close.
 	Remote() RemoteRegion
 	// Close ends all access by peers, then unmaps the memory. Requests of this
-	// node that still use it fail.
+	// node that still use it fail. Of a peer's WRITE that Close meets half-way a
+	// part may have landed: it ends as Done or Unknown.
 	Close() error
 }
 
 // CompletionQueueOptions are the options of NewCompletionQueue.
 type CompletionQueueOptions struct {
 	// Depth is how many completions fit, 1..Limits.MaxCompletions; 0 means 1024.
-	// Queue pairs reserve their share, so a queue never overflows.
+	// Queue pairs reserve their share, so a queue never overflows. Completions of a
+	// closed queue pair keep their places until they are polled; where they leave too
+	// few, NewQueuePair fails with ErrInUse: poll the queue.
 	Depth int
 	// Spin is how long Wait looks at the queue before it sleeps; 0 means not at
 	// all, which is right where threads are scarce.
@@ -105,7 +109,8 @@ type CompletionQueue interface {
 	// Wait is Poll, but sleeps until there is at least one completion, ctx ends
 	// (its error) or the queue is closed (ErrClosed). An idle Wait uses no CPU.
 	Wait(ctx context.Context, dst []Completion) (int, error)
-	// Close fails with ErrInUse while queue pairs use the queue.
+	// Close fails with ErrInUse while queue pairs use the queue. Completions that
+	// nobody has polled are lost.
 	Close() error
 }
 
@@ -122,8 +127,9 @@ type QueuePairOptions struct {
 	// 0 means 128.
 	ReceiveDepth int
 	// Timeout is how long the peer may be silent, while requests are outstanding,
-	// before they fail as StatusUnreachable; 0 means one second. Devices round it
-	// to what they can and may take several times as long.
+	// before they fail as StatusUnreachable; 0 means one second. Devices round it,
+	// to 0.7 to 1.4 times as much, and silence may take longer to be noticed: at most
+	// 24 times Timeout plus 4 seconds, see Death in the package comment.
 	Timeout time.Duration
 }
 
@@ -158,13 +164,17 @@ type QueuePair interface {
 	// both with its own Address.
 	Accept(remote []byte) error
 	// Connect makes this the active end; the peer has accepted before. When it
-	// returns, both ends may post. A failed Connect leaves a broken queue pair.
+	// returns nil, both ends may post. That does not say that the peer is there: a
+	// device asks nobody, and the first request finds out. A provider that does ask
+	// waits a few seconds at most, also if ctx has no deadline; one that does not may
+	// look at ctx only once. A failed Connect leaves a broken queue pair.
 	Connect(ctx context.Context, remote []byte) error
 	// Post hands requests over in one crossing, in order, and returns how many
 	// were taken. If not all were, err says why: ErrQueueFull, ErrBroken or
 	// ErrInvalid; the rest was not done. Local memory of a request belongs to the
-	// provider until its completion, Inline payloads only until Post returns. Post
-	// does not wait for the peer and does not keep the slice. Batches of
+	// provider until its completion, Inline payloads only until Post returns: if the
+	// request writes it (READ, CAS, FAA), no other outstanding request may name it,
+	// not even with Fence, because that one may use the old bytes. Post does not wait for the peer and does not keep the slice. Batches of
 	// concurrent callers do not interleave unless they are cut short. A peer that
 	// has died may show by ErrBroken as well as by a completion.
 	Post(requests []WorkRequest) (int, error)
@@ -179,8 +189,9 @@ type QueuePair interface {
 	Err() error
 	// Counters returns what was posted here, by opcode.
 	Counters() Counters
-	// Close revokes and frees the queue pair. Completions that are not polled
-	// yet stay in their queue.
+	// Close revokes and frees the queue pair. Completions that are not polled yet
+	// stay in their queue and keep their places there until they are, so whoever
+	// connects anew polls.
 	Close() error
 }
 

@@ -140,6 +140,9 @@ func (b *bystanders) check() {
 	b.local.verify("the local memory of the requests", sourceSeed)
 }
 
+// smallestPacket is the least that a device moves at once, in bytes.
+const smallestPacket = 256
+
 // trespass posts good, bad, good, good on a queue pair of its own. Bad must fail
 // as an access error and break the queue pair; what came before is done, what
 // comes after is flushed or not taken.
@@ -166,7 +169,10 @@ func (sc *scene) trespass(what string, b *bystanders, bad rdma.WorkRequest) {
 	if p.Count < 2 || p.Count < 4 && !errors.Is(p.Fault.err(), rdma.ErrBroken) {
 		sc.Fatalf("%s between others: %d of 4 were taken with error %v", what, p.Count, p.Fault.err())
 	}
-	sc.failed(what, x, x.cq.enough(what, p.Count, p.Waited), bad, func(s rdma.Status) bool { return s == rdma.StatusRemoteAccess || s == rdma.StatusRemoteInvalid })
+	sc.failed(what, x, x.cq.enough(what, p.Count, p.Waited), bad, func(s rdma.Status) bool {
+		// A device does not tell at which packet of a request it was refused.
+		return s == rdma.StatusRemoteAccess || s == rdma.StatusRemoteInvalid || s == rdma.StatusRemoteOperation && bad.Local.Length > smallestPacket
+	})
 	x.refuses("after "+what, all[2].Value.(state))
 	if got := all[3].Value.(waited).Completions; len(got) > 0 {
 		sc.Errorf("%s: a completion too many: %+v", what, got)
@@ -249,14 +255,14 @@ func regionsCloseUnderFire(sc *scene) {
 		{"READs into a region that is closed", rdma.OpRead, false},
 	} {
 		x, y := sc.connect(sc.a, sc.b, pairOptions{timeout: sc.Timeout})
-		const size = 4096
+		const size = 64 << 10
 		near, far := sc.a.region(size), sc.b.region(size)
 		progress, beats := sc.b.region(8), sc.a.region(8)
 		request := rdma.Write(0, near.local(0, size), far.remote, 0)
 		request.Op = c.op
 		p := x.stream(doStream{
 			Steps:  []step{{Request: request}, {Request: rdma.FAA(0, beats.local(0, 8), progress.remote, 0, 1)}},
-			Rounds: endless, Window: 16,
+			Rounds: endless, Window: 8,
 		})
 		progress.reach(0, 10)
 		if c.remotely {
@@ -272,5 +278,35 @@ func regionsCloseUnderFire(sc *scene) {
 		x.close()
 		y.close()
 	}
+	for range 4 {
+		sc.closeInside()
+	}
 	b.check()
+}
+
+// closeInside has the owner of a region close it as soon as it sees that a part
+// of a WRITE has landed. Nobody may say of that WRITE that it was not done.
+func (sc *scene) closeInside() {
+	sc.Helper()
+	const count = 24
+	size := min(sc.Largest, sc.a.Limits.MaxMessage, 256<<10)
+	x, y := sc.connect(sc.a, sc.b, pairOptions{timeout: sc.Timeout})
+	near, far := sc.a.region(count*size), sc.b.region(size)
+	word, old := sc.b.region(8), sc.a.region(8)
+	sc.a.must(doStamp{near.number, size})
+	look := sc.b.begin(doCloseInside{far.number, count, sc.Bound})
+	s := sc.anyStream("WRITEs to a region that its owner closes in the middle of one", x.stream(doStream{
+		Steps: []step{
+			{Request: rdma.Write(0, near.local(0, size), far.remote, 0), LocalStep: uint64(size)},
+			{Request: rdma.Read(0, old.local(0, 8), word.remote, 0)}, // when it is done, the WRITE is in place
+		},
+		Rounds: count, Window: 4,
+	}))
+	seen := int(take[uint64](look))
+	if failed := s.Done/2 + 1; s.Failed > 0 && s.Status.Outcome() == rdma.NotDone && failed <= seen {
+		sc.Errorf("WRITE %d of %d ended as: %v; before it closed the region, its owner had seen a part of WRITE %d", failed, count, s.Status, seen)
+	}
+	near.close()
+	x.close()
+	y.close()
 }

@@ -87,6 +87,50 @@ func completionsOutliveTheirQueuePair(sc *scene) {
 	}
 }
 
+// unpolledKeepTheirPlaces closes queue pairs whose completions nobody polls, as a
+// user may who connects anew again and again. What the queue holds must stay
+// within its depth: queue pairs are refused until somebody polls.
+func unpolledKeepTheirPlaces(sc *scene) {
+	const depth, all = 8, 64
+	q := sc.a.queue(rdma.CompletionQueueOptions{Depth: all})
+	peer := sc.b.pair(pairOptions{}) // nobody connects to it
+	source, target := sc.a.region(8), sc.b.region(8)
+	for range 2 {
+		var want []rdma.Completion
+		for full := false; !full; {
+			v, err := sc.a.try(doPair{Options: rdma.QueuePairOptions{SendDepth: depth, ReceiveDepth: depth, Timeout: sc.Bound}, SendCQ: q.number, Accept: peer.Address})
+			if full = errors.Is(err, rdma.ErrInUse); full {
+				break
+			}
+			if err != nil {
+				sc.Fatalf("a queue pair beside %d completions that nobody has polled: %v", len(want), err)
+			}
+			x := v.(paired)
+			var requests []rdma.WorkRequest
+			for range depth {
+				id := uint64(len(want) + 1)
+				requests = append(requests, rdma.Write(id, source.local(0, 8), target.remote, 0))
+				want = append(want, rdma.Completion{ID: id, QP: x.Number, Op: rdma.OpWrite, Status: rdma.StatusFlushed})
+			}
+			if p := ask[posted](sc.a, doPost{Pair: x.Pair, Requests: requests}); p.Fault != nil {
+				sc.Fatalf("%d of %d requests were taken before the peer has connected: %v", p.Count, depth, p.Fault)
+			}
+			sc.a.must(doClosePair{Pair: x.Pair})
+			if len(want) > all {
+				sc.Fatalf("%d completions of closed queue pairs wait in a queue of %d places", len(want), all)
+			}
+		}
+		if len(want) == 0 {
+			sc.Fatalf("an empty queue of %d places has no room for a queue pair of %d and %d", all, depth, depth)
+		}
+		got := q.poll(2 * all)
+		if len(got) != len(want) {
+			sc.Fatalf("%d completions of closed queue pairs came, want %d", len(got), len(want))
+		}
+		sc.a.compare("completions of closed queue pairs", got, want)
+	}
+}
+
 // optionsAreChecked asks for what is malformed and for too much.
 func optionsAreChecked(sc *scene) {
 	l := sc.a.Limits

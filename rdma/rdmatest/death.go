@@ -2,6 +2,7 @@ package rdmatest
 
 import (
 	"syscall"
+	"time"
 
 	"github.com/tenure-faas/tenure/rdma"
 )
@@ -191,6 +192,49 @@ func peerDiesWhileRevoked(sc *scene) {
 		after.y.broken("after Revoke when the peer is dead")
 	})
 }
+
+// peerStopsUnderTrickle stops the process of a peer while small requests go on
+// being posted, at a pace that keeps some of them young at any time. That they can
+// be posted says nothing of the peer: the queue pair must break as if there had
+// been one, unless the memory stays within reach and they are done.
+func peerStopsUnderTrickle(sc *scene) {
+	const enough = 16
+	sc.survivors(func(survivor, victim *node) {
+		waker := sc.b
+		if victim.site == sc.a.site {
+			waker = sc.a
+		}
+		depth := min(800, survivor.Limits.MaxSendDepth) // with the doorbells it fits into a queue
+		x, y := sc.connect(survivor, victim, pairOptions{timeout: sc.Timeout, sendDepth: depth})
+		memory, local := victim.region(64), survivor.region(64)
+		x.settle(y)
+		waker.must(doSignal{victim.PID, syscall.SIGSTOP})
+		defer func() { // whatever happens: nobody waits for it any more
+			if _, err := waker.try(doSignal{victim.PID, syscall.SIGKILL}); err != nil {
+				sc.Errorf("kill the stopped peer: %v", err)
+			}
+			victim.gone()
+		}()
+		s := ask[trickled](survivor, doTrickle{
+			Pair: x.Pair, Queue: x.cq.number, Request: rdma.Write(0, local.local(0, 64), memory.remote, 0),
+			Pace: sc.Timeout / 8, Enough: enough, Bound: patience(sc.Timeout),
+		})
+		switch {
+		case s.Done >= enough && s.Failed == 0: // its device, or another mapping, goes on
+		case s.Failed == 0:
+			sc.Errorf("a peer that was stopped is not noticed after %v, while %d requests were posted: %d are done and none has failed", patience(sc.Timeout), s.Posted, s.Done)
+		case s.Status.Outcome() != rdma.Unknown || s.Done+s.Failed != s.Posted:
+			sc.Errorf("requests to a peer that was stopped ended as %v: %+v", s.Status, s)
+		default:
+			x.broken("when the peer was stopped")
+		}
+		x.node.must(doClosePair{Pair: x.Pair})
+	})
+}
+
+// patience is how long the contract lets a queue pair take to find out that its
+// peer is silent.
+func patience(timeout time.Duration) time.Duration { return 24*timeout + 4*time.Second }
 
 // peerStops stops the process of a peer. Its memory may stay within reach, as
 // behind a device, or not. Nothing may hang, and Revoke must keep its word when

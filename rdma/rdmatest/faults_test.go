@@ -125,6 +125,7 @@ func plantedFaults() []struct{ fault, behaviour, says string } {
 		{"bounds unchecked", "UnevenBoundsHold", "ended as|3 of 4 completions"},
 		{"bounds unchecked", "ClosedRegionsStayClosed", "ended as|3 of 4 completions"},
 		{"bounds unchecked", "RegionsCloseUnderFire", "Wait ended with"},
+		{"half a WRITE is not done", "RegionsCloseUnderFire", "had seen a part"},
 		{"wrong status", "RemoteBoundsHold", "no answer"},
 		{"writes what is inside", "RemoteBoundsHold", "the region that was aimed at"},
 		{"writes what is inside", "UnevenBoundsHold", "are wrong"},
@@ -156,6 +157,7 @@ func plantedFaults() []struct{ fault, behaviour, says string } {
 		{"queues close in use", "CloseOrderIsEnforced", "ErrInUse"},
 		{"Close once only", "CloseOrderIsEnforced", "a queue pair"},
 		{"Close once only", "RevocationIsAlwaysPossible", "closed"},
+		{"completions of closed queue pairs pile up", "UnpolledCompletionsKeepTheirPlaces", "of 64 places"},
 		{"leaks a handle", "EmptyBatchDoesNothing", "open handles"},
 	}
 }

@@ -173,6 +173,9 @@ func (p *plain) NewCompletionQueue(o rdma.CompletionQueueOptions) (rdma.Completi
 	if err := p.use(); err != nil {
 		return nil, err
 	}
+	if p.fault("completions of closed queue pairs pile up") && o.Depth > 0 {
+		o.Depth *= 100
+	}
 	q, err := queues.NewCompletions("plain", o, &plainLimits)
 	if err != nil {
 		return nil, err
@@ -194,14 +197,16 @@ func (p *plain) NewQueuePair(o rdma.QueuePairOptions) (rdma.QueuePair, error) {
 		o.ReceiveDepth < 0 || o.ReceiveDepth > plainLimits.MaxReceiveDepth || o.Timeout < 0 {
 		return nil, fmt.Errorf("%w: options %+v", rdma.ErrInvalid, o)
 	}
-	if err := send.Reserve(o.SendDepth); err != nil {
+	sendPlaces, err := send.Reserve(o.SendDepth)
+	if err != nil {
 		return nil, err
 	}
-	if err := receive.Reserve(o.ReceiveDepth); err != nil {
-		send.Unreserve(o.SendDepth)
+	receivePlaces, err := receive.Reserve(o.ReceiveDepth)
+	if err != nil {
+		sendPlaces.Release()
 		return nil, err
 	}
-	q := &plainPair{provider: p, options: o, send: send, receive: receive, kick: make(chan struct{}, 1), stop: make(chan struct{}), connected: make(chan struct{})}
+	q := &plainPair{provider: p, options: o, send: sendPlaces, receive: receivePlaces, kick: make(chan struct{}, 1), stop: make(chan struct{}), connected: make(chan struct{})}
 	q.bells.Store(int64(o.ReceiveDepth))
 	p.world.mu.Lock()
 	q.number = uint32(len(p.world.pairs))
@@ -211,7 +216,7 @@ func (p *plain) NewQueuePair(o rdma.QueuePairOptions) (rdma.QueuePair, error) {
 	if p.fault("queue too long") {
 		slots = 2*o.SendDepth + 1
 	}
-	q.sends = queues.NewSends(send.Completions, &q.tally, q.number, slots)
+	q.sends = queues.NewSends(sendPlaces, &q.tally, q.number, slots)
 	q.handle = handle.Open(q, "plain queue pair")
 	p.ledger.Open(&q.tally, o.Peer)
 	p.mu.Lock()

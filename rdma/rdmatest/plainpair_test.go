@@ -10,6 +10,7 @@ import (
 
 	"github.com/tenure-faas/tenure/rdma"
 	"github.com/tenure-faas/tenure/rdma/internal/handle"
+	"github.com/tenure-faas/tenure/rdma/internal/memory"
 	queues "github.com/tenure-faas/tenure/rdma/internal/queue"
 	regions "github.com/tenure-faas/tenure/rdma/internal/region"
 )
@@ -21,7 +22,7 @@ type plainPair struct {
 	number        uint32
 	handle        *handle.Handle
 	tally         rdma.Tally
-	send, receive *plainQueue
+	send, receive *queues.Places
 	// bells is how many more doorbells of the peer fit.
 	bells atomic.Int64
 	// kick has a token when there may be something to execute.
@@ -194,7 +195,7 @@ func (q *plainPair) finish(n int, status rdma.Status) {
 			return
 		}
 		if f := *q.sends.Front(); f.Signaled && f.ID%50 == 7 && q.fault("completes twice") {
-			q.send.Push(rdma.Completion{ID: f.ID, QP: q.number, Op: f.Op}, nil, 0)
+			q.send.Push(rdma.Completion{ID: f.ID, QP: q.number, Op: f.Op}, nil)
 		}
 		q.sends.Finish(status)
 	}
@@ -257,6 +258,14 @@ func (q *plainPair) execute(j *job) rdma.Status {
 	remote, ok := q.peer.provider.regions.Acquire(j.RKey, j.RemoteAddr, j.Local.Length)
 	if !ok {
 		return q.outside(j)
+	}
+	if half := len(local.Bytes) / 2; j.Op == rdma.OpWrite && half > 4096 && q.fault("half a WRITE is not done") {
+		memory.Copy(remote.Bytes[:half], local.Bytes[:half])
+		remote.Release()
+		time.Sleep(time.Millisecond)
+		if remote, ok = q.peer.provider.regions.Acquire(j.RKey, j.RemoteAddr, j.Local.Length); !ok {
+			return q.outside(j)
+		}
 	}
 	defer remote.Release()
 	if j.Op == rdma.OpWriteImm && q.fault("doorbell before data") {
@@ -339,8 +348,12 @@ func (q *plainPair) ring(j *job) {
 		q.bells.Add(1)
 		return
 	}
-	q.tally.Posted(rdma.OpReceive, c.Length)
-	q.receive.Push(c, &q.bells, 1)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed { // some faults let requests through to one that is
+		q.tally.Posted(rdma.OpReceive, c.Length)
+		q.receive.Push(c, &q.bells)
+	}
 }
 
 // fail breaks the queue pair: the oldest request completes with status.
@@ -408,8 +421,8 @@ func (q *plainPair) Close() error {
 		return nil
 	}
 	q.closed = true
-	q.send.Unreserve(q.options.SendDepth)
-	q.receive.Unreserve(q.options.ReceiveDepth)
+	q.send.Release()
+	q.receive.Release()
 	q.provider.ledger.Close(&q.tally)
 	if q.fault("leaks a handle") {
 		q.provider.world.leak(q)

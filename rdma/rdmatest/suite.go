@@ -126,12 +126,14 @@ func behaviours() []behaviour {
 		{name: "PeerDiesUnderRequests", run: peerDiesUnderRequests},
 		{name: "PeerDiesWhileRevoked", run: peerDiesWhileRevoked},
 		{name: "PeerStops", run: peerStops, processes: true},
+		{name: "PeerStopsWhileRequestsTrickle", run: peerStopsUnderTrickle, processes: true},
 
 		{name: "ManyPostersAndWaiters", run: manyPostersAndWaiters},
 		{name: "OthersComeAndGo", run: othersComeAndGo},
 		{name: "CountersCount", run: countersCount},
 		{name: "CloseOrderIsEnforced", run: closeOrderIsEnforced},
 		{name: "CompletionsOutliveTheirQueuePair", run: completionsOutliveTheirQueuePair},
+		{name: "UnpolledCompletionsKeepTheirPlaces", run: unpolledKeepTheirPlaces},
 	}
 }
 

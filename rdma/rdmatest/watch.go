@@ -58,6 +58,38 @@ func (o doReach) run(a *agent) (any, error) {
 	}
 }
 
+// doStamp fills the slots of Size bytes of a region: slot i with bytes i+1.
+type doStamp struct{ Region, Size int }
+
+func (o doStamp) run(a *agent) (any, error) {
+	b := a.region(o.Region).Bytes()
+	for i := range b {
+		b[i] = byte(i/o.Size + 1)
+	}
+	return nil, nil
+}
+
+// doCloseInside looks at a region that WRITEs with the stamps 1, 2 ... Last fill,
+// one after the other, and closes it when it sees a part of one, or all of the
+// last, or the bound has passed. The answer is the largest stamp that it has seen:
+// that WRITE had begun.
+type doCloseInside struct {
+	Region, Last int
+	Bound        time.Duration
+}
+
+func (o doCloseInside) run(a *agent) (any, error) {
+	r := a.region(o.Region)
+	end := len(r.Bytes())&^7 - 8
+	for start := time.Now(); ; runtime.Gosched() {
+		// Any byte of a word will do: words may be torn, bytes are not.
+		first, last := r.Load(0)&0xff, r.Load(end)&0xff
+		if first != last || last == uint64(o.Last) || time.Since(start) > o.Bound {
+			return max(first, last), r.Close()
+		}
+	}
+}
+
 // doObserve looks at what says how many slots are filled, until all Slots are.
 // At every step, what it says must be there: slot i has the pattern of sourceSeed
 // from i*Size on. The answer says what is wrong, or "".

@@ -83,7 +83,7 @@ func wireTypes() {
 		doQueue{}, doCloseQueue{}, doWait{}, waited{}, doPoll{}, doWaitEnds{},
 		doPair{}, paired{}, doAccept{}, doConnect{}, doPost{}, posted{}, doRevoke{}, doClosePair{}, doPairErr{}, state{}, doAwaitBroken{}, broke{},
 		doCounters{}, counted{}, doCloseProvider{},
-		doStream{}, streamed{}, doReach{}, doObserve{}, doRings{}, doWatchHalves{}, doReadHalves{}, doIncrement{}, doVolley{}, doHammer{},
+		doStream{}, streamed{}, doTrickle{}, trickled{}, doReach{}, doStamp{}, doCloseInside{}, doObserve{}, doRings{}, doWatchHalves{}, doReadHalves{}, doIncrement{}, doVolley{}, doHammer{},
 		doQuiet{}, doCut{}, cutOff{},
 	} {
 		gob.Register(v)

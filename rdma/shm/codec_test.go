@@ -82,12 +82,16 @@ func TestMessage(t *testing.T) {
 func TestOptions(t *testing.T) {
 	var o Options
 	o.EnsureDefaults()
-	if o.StopAfter <= 0 || o.Validate() != nil {
+	if o.StopAfter <= 0 || o.HandshakeTimeout <= 0 || o.Validate() != nil {
 		t.Errorf("the defaults %+v are not valid: %v", o, o.Validate())
 	}
 	o.StopAfter = -1
 	if err := o.Validate(); !errors.Is(err, rdma.ErrInvalid) {
 		t.Errorf("a negative StopAfter: error %v", err)
+	}
+	o = Options{StopAfter: 1, HandshakeTimeout: -1}
+	if err := o.Validate(); !errors.Is(err, rdma.ErrInvalid) {
+		t.Errorf("a negative HandshakeTimeout: error %v", err)
 	}
 }
 

@@ -70,6 +70,11 @@
 // requests may still succeed: on memory that nobody owns any more, as if the peer
 // had died a moment later.
 //
+// A peer that lives and does not run (SIGSTOP) is silent only where a request has
+// to wait for it: before it connects, for a region that was not announced, for
+// room for a doorbell. Such a request fails when it has been the oldest for Timeout
+// and still waits. All others are done, without the peer.
+//
 // Closing a region refuses every request that begins afterwards. One that is in
 // progress ends in memory that only peers still map: it has happened before the
 // closing, and the owner never sees it. The memory is free when the peers have
@@ -95,7 +100,7 @@
 //
 //	goroutine  one per              does                                      woken by             ends with
 //	accept     provider             hands connections to greet                the socket           Provider.Close
-//	greet      hello, at most 64    finds the queue pair, answers             the socket           the answer, 5 seconds
+//	greet      hello, at most 64    finds the queue pair, answers             the socket           the answer, HandshakeTimeout
 //	reader     connected pair       answers want, takes grant, notes hang-up  the socket           the connection
 //	collector  connected pair       moves doorbells to the completion queue   the bell (eventfd)   Revoke, Close
 //	progress   pair that waits      executes requests that met an obstacle    nudge, time          the last of them

@@ -46,7 +46,7 @@ func (q *queuePair) takeDoorbells(in *inbox) error {
 			return err
 		}
 		q.Posted(rdma.OpReceive, d.length)
-		q.receiveCQ.Push(rdma.Completion{QP: q.number, Imm: d.imm, Length: d.length, Op: rdma.OpReceive}, &q.polled, 1)
+		q.receivePlaces.Push(rdma.Completion{QP: q.number, Imm: d.imm, Length: d.length, Op: rdma.OpReceive}, &q.polled)
 	}
 }
 

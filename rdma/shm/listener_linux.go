@@ -39,9 +39,8 @@ func (p *Provider) listen() error {
 
 // The limits of what strangers can make us do.
 const (
-	maxGreetings    = 64
-	greetingTimeout = 5 * time.Second
-	acceptPause     = 10 * time.Millisecond
+	maxGreetings = 64
+	acceptPause  = 10 * time.Millisecond
 )
 
 // accept hands every connection to a goroutine of its own, until Close.
@@ -99,7 +98,7 @@ func (p *Provider) greets(conn *net.UnixConn) bool {
 // introduce gives the connection to the queue pair that it is for, or says why
 // not.
 func (p *Provider) introduce(conn *net.UnixConn, peer process) reason {
-	if err := conn.SetDeadline(time.Now().Add(greetingTimeout)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(p.options.HandshakeTimeout)); err != nil {
 		return malformed
 	}
 	m, files, err := receive(conn)

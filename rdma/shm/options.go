@@ -18,6 +18,9 @@ type Options struct {
 	// second. A process that merely waits for the processor must not look
 	// stopped: less than 100 ms is for tests.
 	StopAfter time.Duration
+	// HandshakeTimeout bounds Connect, besides its context, and how long a new
+	// connection may take to say hello; 0 means 5 seconds.
+	HandshakeTimeout time.Duration
 }
 
 // EnsureDefaults replaces zero values by the documented defaults, except for
@@ -26,12 +29,18 @@ func (o *Options) EnsureDefaults() {
 	if o.StopAfter == 0 {
 		o.StopAfter = time.Second
 	}
+	if o.HandshakeTimeout == 0 {
+		o.HandshakeTimeout = 5 * time.Second
+	}
 }
 
 // Validate says what is wrong, as rdma.ErrInvalid.
 func (o *Options) Validate() error {
 	if o.StopAfter < 0 {
 		return fmt.Errorf("%w option StopAfter of shm: %v is negative", rdma.ErrInvalid, o.StopAfter)
+	}
+	if o.HandshakeTimeout < 0 {
+		return fmt.Errorf("%w option HandshakeTimeout of shm: %v is negative", rdma.ErrInvalid, o.HandshakeTimeout)
 	}
 	return nil
 }

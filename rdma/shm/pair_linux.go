@@ -36,12 +36,13 @@ const (
 // queuePair implements rdma.QueuePair.
 type queuePair struct {
 	rdma.Tally
-	provider          *Provider
-	options           rdma.QueuePairOptions
-	number            uint32
-	token             token
-	sendCQ, receiveCQ *completionQueue
-	handle            *handle.Handle
+	provider *Provider
+	options  rdma.QueuePairOptions
+	number   uint32
+	token    token
+	handle   *handle.Handle
+	// sendPlaces and receivePlaces are its share of the completion queues.
+	sendPlaces, receivePlaces *queue.Places
 
 	// control is our control memory: what the peer may do to us. Close unmaps it.
 	control *memory.Mapping
@@ -98,23 +99,23 @@ func (p *Provider) NewQueuePair(options rdma.QueuePairOptions) (rdma.QueuePair, 
 	case options.Timeout < 0:
 		return nil, fmt.Errorf("%w queue pair: timeout %v", rdma.ErrInvalid, options.Timeout)
 	}
-	q := &queuePair{provider: p, options: options, sendCQ: sendCQ, receiveCQ: receiveCQ, wake: make(chan struct{}, 1), peer: process{fd: -1}, controlFile: -1}
+	q := &queuePair{provider: p, options: options, wake: make(chan struct{}, 1), peer: process{fd: -1}, controlFile: -1}
 	_, _ = rand.Read(q.token[:]) // never fails
-	if err := sendCQ.Reserve(options.SendDepth); err != nil {
+	var err error
+	if q.sendPlaces, err = sendCQ.Reserve(options.SendDepth); err != nil {
 		return nil, fmt.Errorf("new queue pair: %w", err)
 	}
-	if err := receiveCQ.Reserve(options.ReceiveDepth); err != nil {
-		sendCQ.Unreserve(options.SendDepth)
+	if q.receivePlaces, err = receiveCQ.Reserve(options.ReceiveDepth); err != nil {
+		q.sendPlaces.Release()
 		return nil, fmt.Errorf("new queue pair: %w", err)
 	}
-	err := q.allocate()
-	if err == nil {
+	if err = q.allocate(); err == nil {
 		err = p.enter(q)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("new queue pair: %w", err), q.free())
 	}
-	q.sends = queue.NewSends(sendCQ.Completions, &q.Tally, q.number, options.SendDepth)
+	q.sends = queue.NewSends(q.sendPlaces, &q.Tally, q.number, options.SendDepth)
 	q.handle = handle.Open(q, "shm queue pair")
 	p.ledger.Open(&q.Tally, options.Peer)
 	return q, nil
@@ -257,8 +258,8 @@ func (q *queuePair) connectSelfLocked() error {
 	return nil
 }
 
-// Connect implements rdma.QueuePair. Besides ctx nothing bounds how long it
-// waits for a peer that is alive and does not answer.
+// Connect implements rdma.QueuePair. It waits for a peer that is alive and does
+// not answer until ctx ends, at most for Options.HandshakeTimeout.
 func (q *queuePair) Connect(ctx context.Context, remote []byte) error {
 	a, err := decodeAddress(remote)
 	q.mu.Lock()
@@ -278,7 +279,9 @@ func (q *queuePair) Connect(ctx context.Context, remote []byte) error {
 	q.state = connecting
 	q.mu.Unlock()
 	if err == nil {
-		err = q.dial(ctx, &a)
+		limited, cancel := context.WithTimeout(ctx, q.provider.options.HandshakeTimeout)
+		err = q.dial(limited, &a)
+		cancel()
 	}
 	if err != nil {
 		err = fmt.Errorf("connect queue pair %d to %q: %w", q.number, q.options.Peer, err)

@@ -215,6 +215,23 @@ func TestConnectEndsWithContext(t *testing.T) {
 	}
 }
 
+// TestConnectIsBounded: a peer that does not answer is given up without a
+// deadline of the caller.
+func TestConnectIsBounded(t *testing.T) {
+	n := newNode(t, 64, Options{HandshakeTimeout: 20 * time.Millisecond}, rdma.QueuePairOptions{})
+	path := directory(t) + "/mute"
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	must(t, err)
+	defer l.Close()
+	mute := address{number: 1, path: path}
+	if err := n.qp.Connect(t.Context(), mute.encode()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Connect ended with %v, want %v", err, context.DeadlineExceeded)
+	}
+	if n.qp.Err() == nil {
+		t.Error("the queue pair is not broken")
+	}
+}
+
 // TestRevokeDuringConnect: Connect fails if the pair is revoked meanwhile.
 func TestRevokeDuringConnect(t *testing.T) {
 	n := newNode(t, 64, Options{}, rdma.QueuePairOptions{})

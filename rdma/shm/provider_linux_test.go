@@ -69,7 +69,7 @@ func TestCloseDoesNotWaitForTheMute(t *testing.T) {
 	})
 	start := time.Now()
 	must(t, p.Close())
-	if took := time.Since(start); took >= greetingTimeout {
+	if took := time.Since(start); took >= p.options.HandshakeTimeout {
 		t.Errorf("Close took %v", took)
 	}
 }
@@ -82,9 +82,10 @@ func TestOpenRefuses(t *testing.T) {
 		options Options
 		want    error
 	}{
-		"no such directory":  {Options{Directory: parent + "/none"}, os.ErrNotExist},
-		"too long a path":    {Options{Directory: long}, rdma.ErrInvalid},
-		"negative StopAfter": {Options{StopAfter: -1}, rdma.ErrInvalid},
+		"no such directory":         {Options{Directory: parent + "/none"}, os.ErrNotExist},
+		"too long a path":           {Options{Directory: long}, rdma.ErrInvalid},
+		"negative HandshakeTimeout": {Options{HandshakeTimeout: -1}, rdma.ErrInvalid},
+		"negative StopAfter":        {Options{StopAfter: -1}, rdma.ErrInvalid},
 	} {
 		if _, err := Open(c.options); !errors.Is(err, c.want) {
 			t.Errorf("%s: error %v, want %v", name, err, c.want)

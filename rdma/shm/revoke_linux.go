@@ -124,8 +124,8 @@ func (q *queuePair) Close() error {
 // free gives back what NewQueuePair and the connection took. Nothing uses the
 // pair any more.
 func (q *queuePair) free() error {
-	q.sendCQ.Unreserve(q.options.SendDepth)
-	q.receiveCQ.Unreserve(q.options.ReceiveDepth)
+	q.sendPlaces.Release()
+	q.receivePlaces.Release()
 	var errs []error
 	if q.link != nil && q.link.conn == nil {
 		errs = append(errs, q.link.closeBell()) // the rest is ours

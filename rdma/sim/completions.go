@@ -21,9 +21,9 @@ type completionQueue struct {
 	closed   bool // guarded by fabric.mu
 }
 
-func (c *completionQueue) reserve(n int) error {
+func (c *completionQueue) reserve(n int) (*queue.Places, error) {
 	if c.closed {
-		return rdma.ErrClosed
+		return nil, rdma.ErrClosed
 	}
 	return c.queue.Reserve(n)
 }

@@ -42,8 +42,8 @@
 //	Fatal           "the device failed", and all that is outstanding is flushed
 //	FailConnect     "A failed Connect leaves a broken queue pair", and perhaps a peer that believes in it
 //	FailRevoke      "After an error nothing is certain"
-//	TimeoutStretch  "Devices round it to what they can and may take several times as long"
-//	Crash           "Memory dies with its node. A queue pair learns of the death of its peer no later than Timeout after its next Post"
+//	TimeoutStretch  "silence may take longer to be noticed: at most 24 times Timeout plus 4 seconds"
+//	Crash           "Memory dies with its node. A queue pair whose peer is dead or silent breaks after its next Post"
 //	Partition       the same without a death: a request or only its reply does not get through
 //	Pause           a device that does nothing for a while, then goes on as if nothing had been
 //

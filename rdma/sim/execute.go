@@ -257,7 +257,7 @@ func (f *Fabric) bell(r *request) {
 	if peer.receiveFree.Load() > 0 {
 		peer.receiveFree.Add(-1)
 		peer.tally.Posted(rdma.OpReceive, r.wr.Local.Length)
-		peer.receiveCQ.queue.Push(rdma.Completion{QP: peer.number, Op: rdma.OpReceive, Imm: r.wr.Imm, Length: r.wr.Local.Length}, &peer.receiveFree, 1)
+		peer.receivePlaces.Push(rdma.Completion{QP: peer.number, Op: rdma.OpReceive, Imm: r.wr.Imm, Length: r.wr.Local.Length}, &peer.receiveFree)
 		f.note(noteBell, r)
 		f.done(r)
 		return

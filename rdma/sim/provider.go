@@ -132,14 +132,16 @@ func (p *Provider) NewQueuePair(options rdma.QueuePairOptions) (rdma.QueuePair, 
 	case len(options.Peer) > maxName:
 		return nil, fmt.Errorf("%w queue pair: peer of %d bytes, up to %d", rdma.ErrInvalid, len(options.Peer), maxName)
 	}
-	if err := send.reserve(options.SendDepth); err != nil {
+	sendPlaces, err := send.reserve(options.SendDepth)
+	if err != nil {
 		return nil, err
 	}
-	if err := receive.reserve(options.ReceiveDepth); err != nil {
-		send.queue.Unreserve(options.SendDepth)
+	receivePlaces, err := receive.reserve(options.ReceiveDepth)
+	if err != nil {
+		sendPlaces.Release()
 		return nil, err
 	}
-	return newQueuePair(p, &options, send, receive), nil
+	return newQueuePair(p, &options, sendPlaces, receivePlaces), nil
 }
 
 // Close implements rdma.Provider. After a crash it frees everything.

@@ -29,15 +29,13 @@ const (
 
 // queuePair implements rdma.QueuePair.
 type queuePair struct {
-	provider     *Provider
-	handle       *handle.Handle
-	number       uint32
-	timeout      time.Duration
-	sendDepth    int
-	receiveDepth int
-	sendCQ       *completionQueue
-	receiveCQ    *completionQueue
-	tally        rdma.Tally
+	provider *Provider
+	handle   *handle.Handle
+	number   uint32
+	timeout  time.Duration
+	// sendPlaces and receivePlaces are its share of the completion queues.
+	sendPlaces, receivePlaces *queue.Places
+	tally                     rdma.Tally
 	// receiveFree is the room for doorbells of the peer. Poll adds, bell subtracts.
 	receiveFree atomic.Int64
 
@@ -68,15 +66,14 @@ type queuePair struct {
 	timerGen   uint32
 }
 
-func newQueuePair(p *Provider, options *rdma.QueuePairOptions, send, receive *completionQueue) *queuePair {
+func newQueuePair(p *Provider, options *rdma.QueuePairOptions, send, receive *queue.Places) *queuePair {
 	p.node.queuePairs++
 	q := &queuePair{
-		provider: p, number: p.node.queuePairs, timeout: options.Timeout,
-		sendDepth: options.SendDepth, receiveDepth: options.ReceiveDepth, sendCQ: send, receiveCQ: receive,
+		provider: p, number: p.node.queuePairs, timeout: options.Timeout, sendPlaces: send, receivePlaces: receive,
 	}
 	q.remote.name = options.Peer
 	q.receiveFree.Store(int64(options.ReceiveDepth))
-	q.sends = queue.NewSends(send.queue, &q.tally, q.number, options.SendDepth)
+	q.sends = queue.NewSends(send, &q.tally, q.number, options.SendDepth)
 	q.handle = handle.Open(q, "sim queue pair")
 	p.ledger.Open(&q.tally, options.Peer)
 	p.queuePairs = append(p.queuePairs, q)
@@ -284,8 +281,8 @@ func (q *queuePair) Close() error {
 
 // release gives back what a closed queue pair had of its provider.
 func (q *queuePair) release() {
-	q.sendCQ.queue.Unreserve(q.sendDepth)
-	q.receiveCQ.queue.Unreserve(q.receiveDepth)
+	q.sendPlaces.Release()
+	q.receivePlaces.Release()
 	q.provider.ledger.Close(&q.tally)
 	q.handle.Close()
 }

@@ -38,6 +38,14 @@
 // return what later requests have written, as the contract allows; Fence is kept
 // by the end that posts, which holds back what must come after a long READ.
 //
+// # Silence
+//
+// A peer whose connection ends is noticed at once. One that is silent breaks the
+// queue pair after 1 to 1.25 times Timeout (never before 4 ms) with requests
+// outstanding. A sign of life is what arrives, and room in a socket that was full;
+// that a socket takes more requests is none. While a doorbell of the peer waits for
+// a place here, for DoorbellPatience at most, the peer is not the silent one.
+//
 // # Threads
 //
 //	goroutine         started by      it alone touches                woken by              ends when

@@ -289,12 +289,13 @@ func (x *executor) poured(n int) step {
 	}
 }
 
-// lost ends a transfer whose region was closed in its middle.
+// lost ends a transfer whose region was closed in its middle. What has arrived
+// of a WRITE by then has happened, and its owner may have seen it.
 func (x *executor) lost() step {
 	ours := x.sink.ours
 	x.sink = sink{}
 	if !ours {
-		return x.refuse(rdma.StatusRemoteAccess)
+		return x.refuse(rdma.StatusRemoteOperation)
 	}
 	x.q.mu.Lock()
 	defer x.q.unlock()
@@ -311,7 +312,7 @@ func (x *executor) ring() step {
 	q.places.Add(-1)
 	q.tally.Posted(rdma.OpReceive, bell.length)
 	c := rdma.Completion{QP: q.self.number, Imm: bell.imm, Length: bell.length, Op: rdma.OpReceive, Status: rdma.StatusOK}
-	q.receive.Push(c, &q.places, 1)
+	q.receivePlaces.Push(c, &q.places)
 	q.receive.notify()
 	return x.done()
 }

@@ -66,7 +66,9 @@ type outbox struct {
 	// done bytes and bodies of now are written, and sent of the next body.
 	done, bodies int
 	sent         uint32
-	iov          [2][]byte // so that a writev allocates nothing
+	// full says that the socket took no more when it was last written to.
+	full bool
+	iov  [2][]byte // so that a writev allocates nothing
 }
 
 // begin makes the caller the writer, if there is something to write and nobody
@@ -95,7 +97,10 @@ const (
 	writtenNone
 )
 
-// write writes what the socket takes. It never waits.
+// write writes what the socket takes. It never waits. Progress says that the
+// socket was full before and has taken something: the peer has made room. What a
+// socket takes that was not full says nothing of the peer. Lost is the body that
+// cannot be written any more; all before its frame has been.
 func (o *outbox) write(fd int, regions *region.Table) (progress bool, _ written, lost *body) {
 	for o.done < len(o.now.bytes) || o.bodies < len(o.now.bodies) {
 		end := len(o.now.bytes)
@@ -110,13 +115,14 @@ func (o *outbox) write(fd int, regions *region.Table) (progress bool, _ written,
 		case errors.Is(err, unix.EINTR):
 			continue
 		case errors.Is(err, unix.EAGAIN):
+			o.full = true
 			return progress, writtenSome, nil
 		case errors.Is(err, errRegionGone):
 			return progress, writtenNone, b
 		default:
 			return progress, writtenNone, nil
 		}
-		progress = true
+		progress, o.full = progress || o.full, false
 		fromBytes := min(n, end-o.done)
 		o.done += fromBytes
 		if o.sent += uint32(n - fromBytes); b != nil && o.sent == b.length && o.done == end {
@@ -130,13 +136,25 @@ func (o *outbox) write(fd int, regions *region.Table) (progress bool, _ written,
 // errRegionGone means that a payload cannot be written any more.
 var errRegionGone = errors.New("the region was closed")
 
-// writePiece writes bytes, then what is left of body b, if not nil.
+// head is the length of the frame that the body belongs to, without the body.
+func (b *body) head() int {
+	if b.ours {
+		return requestHeader
+	}
+	return responseHeader
+}
+
+// writePiece writes bytes, then what is left of body b, if not nil. If that is
+// gone, it writes the frames before the body's own, and fails when there is none.
 func (o *outbox) writePiece(fd int, regions *region.Table, bytes []byte, b *body) (int, error) {
 	if b == nil {
 		return unix.Write(fd, bytes)
 	}
 	span, ok := regions.Acquire(b.key, b.addr+uint64(o.sent), b.length-o.sent)
 	if !ok {
+		if n := len(bytes) - b.head(); n > 0 {
+			return unix.Write(fd, bytes[:n])
+		}
 		return 0, errRegionGone
 	}
 	defer span.Release() // the call does not wait

@@ -131,18 +131,18 @@ func (p *Provider) NewQueuePair(options rdma.QueuePairOptions) (rdma.QueuePair, 
 	if _, err := rand.Read(q.self.token[:]); err != nil {
 		return nil, fmt.Errorf("rdma/tcp: token of a queue pair: %w", err)
 	}
-	if err := send.Reserve(options.SendDepth); err != nil {
+	if q.sendPlaces, err = send.Reserve(options.SendDepth); err != nil {
 		return nil, err
 	}
-	if err := receive.Reserve(options.ReceiveDepth); err != nil {
-		send.Unreserve(options.SendDepth)
+	if q.receivePlaces, err = receive.Reserve(options.ReceiveDepth); err != nil {
+		q.sendPlaces.Release()
 		return nil, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.isClosed {
-		send.Unreserve(options.SendDepth)
-		receive.Unreserve(options.ReceiveDepth)
+		q.sendPlaces.Release()
+		q.receivePlaces.Release()
 		return nil, rdma.ErrClosed
 	}
 	p.last++

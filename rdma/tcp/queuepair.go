@@ -48,11 +48,12 @@ type queuePair struct {
 	self          address
 	peer          string
 	send, receive *completionQueue
-	depth         int
-	receiveDepth  int
-	timeout       time.Duration
-	handle        *handle.Handle
-	tally         rdma.Tally
+	// sendPlaces and receivePlaces are its share of them.
+	sendPlaces, receivePlaces *queue.Places
+	depth                     int
+	timeout                   time.Duration
+	handle                    *handle.Handle
+	tally                     rdma.Tally
 	// places for doorbells of the peer. Poll adds, the executor subtracts.
 	places atomic.Int64
 	// progress counts everything that shows that the peer lives.
@@ -102,7 +103,7 @@ type queuePair struct {
 // newQueuePair makes a queue pair without number, which open completes.
 func newQueuePair(p *Provider, o *rdma.QueuePairOptions, send, receive *completionQueue) *queuePair {
 	q := &queuePair{
-		p: p, peer: o.Peer, send: send, receive: receive, depth: o.SendDepth, receiveDepth: o.ReceiveDepth, timeout: o.Timeout,
+		p: p, peer: o.Peer, send: send, receive: receive, depth: o.SendDepth, timeout: o.Timeout,
 		done: make(chan struct{}), quiet: make(chan struct{}),
 	}
 	q.self.host = p.advertise
@@ -111,7 +112,7 @@ func newQueuePair(p *Provider, o *rdma.QueuePairOptions, send, receive *completi
 }
 
 func (q *queuePair) open() {
-	q.sends = queue.NewSends(q.send.Completions, &q.tally, q.self.number, q.depth)
+	q.sends = queue.NewSends(q.sendPlaces, &q.tally, q.self.number, q.depth)
 	q.p.ledger.Open(&q.tally, q.peer)
 	q.handle = handle.Open(q, name+" queue pair")
 }
@@ -300,8 +301,8 @@ func (q *queuePair) Close() error {
 		q.unlock()
 		q.wg.Wait()
 		q.p.forget(q.self.number)
-		q.send.Unreserve(q.depth)
-		q.receive.Unreserve(q.receiveDepth)
+		q.sendPlaces.Release()
+		q.receivePlaces.Release()
 		q.p.ledger.Close(&q.tally)
 		q.handle.Close()
 	})

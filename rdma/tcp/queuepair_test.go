@@ -262,8 +262,12 @@ func TestWaitEnds(t *testing.T) {
 	n := newNode(t, Options{}, 64)
 	dst := make([]rdma.Completion, 4)
 	ctx, cancel := context.WithCancel(t.Context())
+	places, err := n.cq.(*completionQueue).Reserve(1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for range 3 {
-		n.cq.(*completionQueue).Push(rdma.Completion{ID: 1}, nil, 0)
+		places.Push(rdma.Completion{ID: 1}, nil)
 		if k, err := n.cq.Wait(ctx, dst); k != 1 || err != nil {
 			t.Fatalf("Wait: %d, %v", k, err)
 		}
@@ -293,6 +297,7 @@ func TestWaitEnds(t *testing.T) {
 			}
 		})
 	}
+	places.Release()
 	if err := n.cq.Close(); err != nil {
 		t.Error(err)
 	}

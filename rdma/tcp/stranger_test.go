@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -469,4 +471,112 @@ func TestRegionClosedUnderLongRead(t *testing.T) {
 	if err := q.Err(); err == nil || !strings.Contains(err.Error(), "closed while the peer was reading") {
 		t.Errorf("it broke as %v", err)
 	}
+}
+
+// TestRegionClosedUnderLongWrite closes a region into which a peer has written a
+// part of a WRITE. The owner has seen that part, so the peer must not be told that
+// nothing was done.
+func TestRegionClosedUnderLongWrite(t *testing.T) {
+	const size = 1 << 20
+	n := newNode(t, Options{}, 64)
+	q := n.pair(t, rdma.QueuePairOptions{})
+	s := newStranger(t, q)
+	r, err := n.p.Register(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.send(frame(rdma.Write(0, rdma.Local{Length: size}, r.Remote(), 0), bytes.Repeat([]byte{1}, size/2)...))
+	until(t, "half of it has arrived", func() bool { return r.Load(size/2-8) != 0 })
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.send(bytes.Repeat([]byte{1}, 4096))
+	if got, want := s.receive(responseHeader), failure(rdma.StatusRemoteOperation); !bytes.Equal(got, want) {
+		t.Errorf("the answer is %x (%v), want %x", got, rdma.Status(got[1]), want)
+	}
+}
+
+// TestPostingIsNoAnswer posts one small WRITE after the other to a peer that
+// reads nothing. That the socket takes them is no sign of life.
+func TestPostingIsNoAnswer(t *testing.T) {
+	const depth = 1000
+	n := newNode(t, Options{}, 64)
+	q := n.pair(t, rdma.QueuePairOptions{SendDepth: depth, Timeout: 100 * time.Millisecond})
+	newStranger(t, q)
+	pace := time.NewTicker(5 * time.Millisecond)
+	defer pace.Stop()
+	posted := 0
+	for ; q.Err() == nil; <-pace.C {
+		_, err := q.Post([]rdma.WorkRequest{rdma.Write(uint64(posted), n.r.Local(0, 8), rdma.RemoteRegion{}, 0)})
+		switch {
+		case err == nil:
+			posted++
+		case !errors.Is(err, rdma.ErrBroken):
+			t.Fatalf("%d requests are outstanding, and the queue pair is not broken: %v", posted, err)
+		}
+	}
+	want := []rdma.Status{rdma.StatusUnreachable}
+	for len(want) < posted {
+		want = append(want, rdma.StatusFlushed)
+	}
+	n.statuses(t, 0, want...)
+}
+
+// TestFramesBeforeALostPayload closes the region of a payload before it is
+// written, together with frames that come before it and must leave all the same:
+// requests, or answers to the peer.
+func TestFramesBeforeALostPayload(t *testing.T) {
+	const size = 2 * copyMax
+	n := newNode(t, Options{}, 64)
+	n.r.Store(0, 42)
+	first := rdma.Write(0, n.r.Local(0, 8), n.r.Remote(), 8)
+	lost := func(t *testing.T) rdma.Region {
+		r, err := n.p.Register(size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	t.Run("requests", func(t *testing.T) {
+		r := lost(t)
+		q := n.pair(t, rdma.QueuePairOptions{Timeout: time.Hour})
+		if err := q.Accept(strange.append(nil)); err != nil {
+			t.Fatal(err)
+		}
+		// They wait for the peer, in one batch.
+		post(t, q, first, rdma.Write(1, r.Local(0, size), n.r.Remote(), 0), rdma.Read(2, n.r.Local(0, 8), n.r.Remote(), 0))
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s, _ := greet(t, q, helloTo(q))
+		if got, want := s.receive(requestHeader+8), frame(first, words(42)...); !bytes.Equal(got, want) {
+			t.Errorf("the peer gets %x, want %x", got, want)
+		}
+		s.send(ack(1))
+		s.ended()
+		n.statuses(t, 0, rdma.StatusOK, rdma.StatusLocal, rdma.StatusFlushed)
+	})
+	t.Run("answers", func(t *testing.T) {
+		r := lost(t)
+		out := &outbox{now: batch{bytes: append(ack(3), appendResponse(nil, response{kind: kindData, n: size})...)}}
+		out.now.bodies = []body{{at: len(out.now.bytes), key: r.Remote().RKey, addr: r.Remote().Addr, length: size}}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		from, to, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, outcome, gone := out.write(int(to.Fd()), &n.p.regions)
+		if err := to.Close(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(from)
+		if err := errors.Join(err, from.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if outcome != writtenNone || gone != &out.now.bodies[0] || !bytes.Equal(got, ack(3)) {
+			t.Errorf("outcome %v, %x was written, want none and %x", outcome, got, ack(3))
+		}
+	})
 }

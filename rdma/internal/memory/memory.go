@@ -52,8 +52,9 @@ func (m *Mapping) FetchAdd(offset int, add uint64) (old uint64) {
 	return atomic.AddUint64(m.word(offset), add) - add
 }
 
-// Copy copies src to dst like copy, but an aligned part of exactly 8 bytes moves
-// as one word, which the contract of READ and WRITE promises.
+// Copy copies src to dst like copy, but 8 bytes of which one side is aligned move
+// as one word there, as in an RNIC. Nobody may rely on that: the contract lets any
+// READ or WRITE be torn at any byte.
 func Copy(dst, src []byte) {
 	if len(dst) == 8 && len(src) == 8 {
 		d, s := unsafe.Pointer(unsafe.SliceData(dst)), unsafe.Pointer(unsafe.SliceData(src))

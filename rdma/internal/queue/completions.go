@@ -17,13 +17,25 @@ import (
 // entry is a completion that waits to be polled.
 type entry struct {
 	rdma.Completion
-	// free gets slots back when the completion is polled; nil if nothing does.
-	free  *atomic.Int64
-	slots int64
+	// free gets one more when the completion is polled; nil if nothing does.
+	free *atomic.Int64
+	// places are those it came by.
+	places *Places
 }
 
-// Completions implements rdma.CompletionQueue. It never overflows, because
-// queue pairs reserve their depth and do not push more than that.
+// Places is the share of one queue pair in a queue: room for so many completions
+// that are not polled. The queue pair does not push more than that.
+type Places struct {
+	q *Completions
+	// These are guarded by the queue's latch: how many there are, how many of them
+	// have a completion, and whether the queue pair is closed.
+	n, unpolled int
+	released    bool
+}
+
+// Completions implements rdma.CompletionQueue. It never overflows: queue pairs
+// reserve their depth and do not push more than that, and a completion keeps its
+// place until it is polled, also when its queue pair is closed.
 type Completions struct {
 	depth  int
 	spin   time.Duration
@@ -38,11 +50,13 @@ type Completions struct {
 	// length is len of the ring's content, for a look without the latch.
 	length atomic.Int64
 
-	mu       sync.Mutex // a latch, and a leaf
-	ring     []entry    // capacity grows to depth
-	head     int        // of the oldest entry
-	reserved int
-	isClosed bool
+	mu   sync.Mutex // a latch, and a leaf
+	ring []entry    // of depth
+	head int        // of the oldest entry
+	// reserved are the places of open queue pairs, left those of closed ones whose
+	// completions are not polled.
+	reserved, left int
+	isClosed       bool
 }
 
 // NewCompletions makes a queue with the options' defaults.
@@ -58,54 +72,53 @@ func NewCompletions(provider string, o rdma.CompletionQueueOptions, limits *rdma
 	return q, nil
 }
 
-// Reserve keeps room for n completions.
-func (q *Completions) Reserve(n int) error {
+// Reserve keeps n places for a queue pair, until Release.
+func (q *Completions) Reserve(n int) (*Places, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.isClosed {
-		return rdma.ErrClosed
+		return nil, rdma.ErrClosed
 	}
-	if q.reserved+n > q.depth {
-		return fmt.Errorf("%w: the completion queue has %d places, %d are reserved, %d more do not fit", rdma.ErrInUse, q.depth, q.reserved, n)
+	if q.reserved+q.left+n > q.depth {
+		return nil, fmt.Errorf("%w: of the %d places of the completion queue, open queue pairs have %d and unpolled completions of closed ones %d (poll the queue): %d more do not fit",
+			rdma.ErrInUse, q.depth, q.reserved, q.left, n)
 	}
 	q.reserved += n
-	return nil
+	return &Places{q: q, n: n}, nil
 }
 
-// Unreserve gives back what Reserve kept. Completions that are still unpolled
-// keep their places: call it after they are polled, or see Push.
-func (q *Completions) Unreserve(n int) {
+// Release gives the places back when the queue pair is closed: those that are
+// empty at once, the others as their completions are polled. Nothing may be
+// pushed afterwards.
+func (p *Places) Release() {
+	q := p.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.reserved -= n
+	p.released = true
+	q.reserved -= p.n
+	q.left += p.unpolled
 }
 
-// Push adds a completion and wakes a sleeper. When it is polled, slots are added
-// to free, if that is not nil. When a closed queue pair has left completions
-// behind and others have reserved its places, the ring grows.
-func (q *Completions) Push(c rdma.Completion, free *atomic.Int64, slots int64) {
+// Push adds a completion and wakes a sleeper. When it is polled, 1 is added to
+// free, if that is not nil.
+func (p *Places) Push(c rdma.Completion, free *atomic.Int64) {
+	q := p.q
 	q.mu.Lock()
 	n := int(q.length.Load())
-	if n == len(q.ring) {
-		q.grow(n)
-	}
 	i := q.head + n
 	if i >= len(q.ring) {
 		i -= len(q.ring)
 	}
-	q.ring[i] = entry{c, free, slots}
+	if n == len(q.ring) || p.released {
+		panic(fmt.Sprintf("queue: a completion of queue pair %d has no place in a queue of %d", c.QP, q.depth))
+	}
+	p.unpolled++
+	q.ring[i] = entry{c, free, p}
 	q.length.Store(int64(n + 1))
 	q.mu.Unlock()
 	if q.sleepers.Load() > 0 {
 		q.signal()
 	}
-}
-
-func (q *Completions) grow(n int) {
-	ring := make([]entry, 2*len(q.ring))
-	k := copy(ring, q.ring[q.head:])
-	copy(ring[k:n], q.ring)
-	q.ring, q.head = ring, 0
 }
 
 func (q *Completions) signal() {
@@ -128,9 +141,12 @@ func (q *Completions) Poll(dst []rdma.Completion) int {
 		e := &q.ring[q.head]
 		dst[i] = e.Completion
 		if e.free != nil {
-			e.free.Add(e.slots)
-			e.free = nil
+			e.free.Add(1)
 		}
+		if e.places.unpolled--; e.places.released {
+			q.left--
+		}
+		e.free, e.places = nil, nil // a closed queue pair can be collected
 		if q.head++; q.head == len(q.ring) {
 			q.head = 0
 		}

@@ -19,9 +19,9 @@ type Request struct {
 // slot until its completion is polled, one without completion until it is done.
 // The owner serialises everything but the freeing, which happens in Poll.
 type Sends struct {
-	cq    *Completions
-	tally *rdma.Tally
-	qp    uint32
+	places *Places
+	tally  *rdma.Tally
+	qp     uint32
 	// free slots. Poll adds, Add subtracts.
 	free atomic.Int64
 	ring []Request
@@ -29,10 +29,10 @@ type Sends struct {
 	n    int
 }
 
-// NewSends makes a queue of depth requests, whose completions go to cq and
-// whose failures to tally. The owner has reserved depth places in cq.
-func NewSends(cq *Completions, tally *rdma.Tally, qp uint32, depth int) *Sends {
-	s := &Sends{cq: cq, tally: tally, qp: qp, ring: make([]Request, depth)}
+// NewSends makes a queue of depth requests, for whose completions there are as
+// many places, and whose failures go to tally.
+func NewSends(places *Places, tally *rdma.Tally, qp uint32, depth int) *Sends {
+	s := &Sends{places: places, tally: tally, qp: qp, ring: make([]Request, depth)}
 	s.free.Store(int64(depth))
 	return s
 }
@@ -84,7 +84,7 @@ func (s *Sends) complete(r *Request, status rdma.Status) {
 		s.free.Add(1)
 		return
 	}
-	s.cq.Push(rdma.Completion{ID: r.ID, QP: s.qp, Op: r.Op, Status: status}, &s.free, 1)
+	s.places.Push(rdma.Completion{ID: r.ID, QP: s.qp, Op: r.Op, Status: status}, &s.free)
 }
 
 // Flush completes all outstanding requests: the first with status, the others
