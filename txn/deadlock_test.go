@@ -275,7 +275,7 @@ func TestNoDeadlock(t *testing.T) {
 
 // checkEmpty checks that nothing is held, queued or leaked when all are done.
 func (s *sim) checkEmpty(t *rapid.T) {
-	for _, e := range s.table.entries {
+	for _, e := range entriesOf(s.table) {
 		if e.holders.n+e.waiters.n > 0 || !e.idle {
 			t.Fatalf("%v has %d holders and %d waiters at the end, idle %v", e.Key, e.holders.n, e.waiters.n, e.idle)
 		}

@@ -34,11 +34,13 @@
 //
 // An Entry holds the lock and, if it fits in the budget, the newest value of
 // the key with its version and the number of the batch that wrote it (Dirty),
-// so that a reader knows what must be durable before its answer may leave.
+// so that a reader knows what must be durable before its answer may leave. The
+// values of a slot come and go with its lease (slot.go).
 //
-// Invariants: a value changes only under an exclusive lock, or under an
-// additive one inside the worker's commit section; a version grows by one at
-// each change; an entry with holders or waiters is never evicted.
+// Invariants: while the lease is here a value changes only under an exclusive
+// lock, or under an additive one inside the worker's commit section, and its
+// version grows by one at each change; an entry with holders or waiters never
+// leaves the table.
 //
 // Start reading at Table.Acquire, then Gate.Enter, then Set.
 package txn

@@ -95,6 +95,7 @@ type Entry struct {
 	Loaded bool
 	// Present says whether the key has a value.
 	Present bool
+	idle    bool // in the idle list
 	// Value is the newest value if Loaded and Present.
 	Value []byte
 	// Version counts the committed writes of the key, if Loaded.
@@ -103,15 +104,20 @@ type Entry struct {
 	// if it is known to be durable. An answer that depends on the value waits
 	// for it.
 	Dirty base.Number
+	// Era counts how often the value was forgotten while the entry was in use.
+	// What was read from the store in an earlier era must not be filled in, and
+	// a transaction that used the value in an earlier era must not commit.
+	Era uint32
 
+	slot             base.Slot // of Key
 	holders, waiters lockList
+	next             *Entry // of the same slot, used earlier
 	older, newer     *Entry // neighbours in the idle list
-	idle             bool
 }
 
 // entryOverhead is the memory of an entry beside key and value, in bytes:
-// measured roughly as the struct, its map slot and its string headers.
-const entryOverhead = 256
+// the struct, its slot in the map, and what the allocator rounds up.
+const entryOverhead = 192
 
 func (e *Entry) bytes() int64 {
 	return entryOverhead + int64(len(e.Key.Table)+len(e.Key.Key)+len(e.Value))
@@ -152,13 +158,14 @@ func (q *lockList) remove(l *Lock) {
 // Table is the lock table and value cache of one shard of the keys. It is not
 // safe for concurrent use: the caller holds the shard's latch.
 type Table struct {
-	entries map[base.Key]*Entry
+	slots   map[base.Slot]*Entry // the first of the slot's entries: see slot.go
+	entries int
 	// oldest and newest end the list of entries that nobody holds or wants, in
 	// order of last use; they are the candidates of eviction.
 	oldest, newest *Entry
 	bytes          int64
 	budget         int64
-	// floor is the greatest Dirty among evicted entries: what is loaded again
+	// floor is the greatest Dirty among the values dropped: what is loaded again
 	// may be as young as that.
 	floor base.Number
 }
@@ -166,11 +173,11 @@ type Table struct {
 // NewTable returns a table that keeps about budget bytes of idle entries.
 // Entries in use are kept whatever they need.
 func NewTable(budget int64) *Table {
-	return &Table{entries: make(map[base.Key]*Entry), budget: budget}
+	return &Table{slots: make(map[base.Slot]*Entry), budget: budget}
 }
 
 // Len returns the number of entries.
-func (t *Table) Len() int { return len(t.entries) }
+func (t *Table) Len() int { return t.entries }
 
 // Bytes returns the approximate memory of the entries.
 func (t *Table) Bytes() int64 { return t.bytes }
@@ -178,7 +185,7 @@ func (t *Table) Bytes() int64 { return t.bytes }
 // Waiting returns how many requests wait for the key, and Holders how many
 // transactions hold it.
 func (t *Table) Waiting(k base.Key) (holders, waiters int, mode Mode) {
-	e := t.entries[k]
+	e := t.find(k.Slot(), k)
 	if e == nil {
 		return 0, 0, 0
 	}
@@ -192,12 +199,8 @@ func (t *Table) Waiting(k base.Key) (holders, waiters int, mode Mode) {
 // Granted or Refused. l.Key, l.Slot and l.Mode are set by the caller; l must
 // not be held or queued, and one transaction must not ask twice for a key.
 func (t *Table) Acquire(l *Lock, wait bool) Status {
-	e := t.entries[l.Key]
-	if e == nil {
-		e = &Entry{Key: l.Key}
-		t.entries[l.Key] = e
-		t.bytes += e.bytes()
-	} else if e.idle {
+	e := t.use(l.Slot, l.Key)
+	if e.idle {
 		t.unlinkIdle(e)
 	}
 	if e.waiters.n == 0 && e.admits(l.Mode) || plant.Is(plant.NoReadLock) && l.Mode == Shared {
@@ -327,10 +330,6 @@ func (t *Table) unlinkIdle(e *Entry) {
 // evict drops the longest idle entries while the table is over its budget.
 func (t *Table) evict() {
 	for t.bytes > t.budget && t.oldest != nil {
-		e := t.oldest
-		t.unlinkIdle(e)
-		t.bytes -= e.bytes()
-		t.floor = max(t.floor, e.Dirty)
-		delete(t.entries, e.Key)
+		t.drop(t.oldest)
 	}
 }

@@ -1,7 +1,6 @@
 package txn
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 
@@ -22,7 +21,12 @@ type modelKey struct {
 	requests []modelRequest
 	version  base.Version
 	value    string
+	present  bool
 	batch    base.Number
+	// loaded says that the table has the value, era how often it was taken
+	// from holders.
+	loaded bool
+	era    uint32
 }
 
 // granted reports whether the i-th request holds its lock: it is compatible
@@ -52,16 +56,15 @@ type tableMachine struct {
 	names  []base.Key
 	keys   map[base.Key]*modelKey
 	idle   []base.Key // keys in the table that nobody wants, longest idle first
+	recent []base.Key // keys in the table, the one used last first
 	bytes  map[base.Key]int64
 	batch  base.Number
 	woken  []*Lock // the result of the last operation
 }
 
-func newTableMachine(budget int64) *tableMachine {
-	m := &tableMachine{table: NewTable(budget), budget: budget, keys: map[base.Key]*modelKey{}, bytes: map[base.Key]int64{}}
-	for i := range 6 {
-		k := base.Key{Table: "t", Key: fmt.Sprint(i)}
-		m.names = append(m.names, k)
+func newTableMachine(budget int64, names []base.Key) *tableMachine {
+	m := &tableMachine{table: NewTable(budget), budget: budget, names: names, keys: map[base.Key]*modelKey{}, bytes: map[base.Key]int64{}}
+	for _, k := range names {
 		m.keys[k] = &modelKey{}
 	}
 	return m
@@ -104,9 +107,7 @@ func (m *tableMachine) acquire(t *rapid.T) {
 		k.requests = k.requests[:len(k.requests)-1]
 	}
 	m.idle = slices.DeleteFunc(m.idle, func(i base.Key) bool { return i == name })
-	if m.bytes[name] == 0 {
-		m.bytes[name] = int64(entryOverhead + len(name.Table) + len(name.Key))
-	}
+	m.touch(name)
 	if got := m.table.Acquire(l, wait); got != want {
 		t.Fatalf("acquire %v %v: %s, want %s", name, l.Mode, statusWord(got), statusWord(want))
 	}
@@ -159,8 +160,7 @@ func (m *tableMachine) drop(k *modelKey, i int) (name base.Key, woken []*Lock) {
 
 func (m *tableMachine) evict() {
 	for m.total() > m.budget && len(m.idle) > 0 {
-		delete(m.bytes, m.idle[0])
-		m.idle = m.idle[1:]
+		m.leave(m.idle[0])
 	}
 }
 
@@ -210,14 +210,15 @@ func (m *tableMachine) use(t *rapid.T) {
 		return
 	}
 	l := k.requests[i].lock
-	m.table.Fill(l.Entry, k.version, []byte(k.value), k.version > 0)
+	m.table.Fill(l.Entry, k.version, []byte(k.value), k.present)
+	k.loaded = true
 	if rapid.Bool().Draw(t, "write") && k.requests[i].mode != Shared {
 		m.batch++
-		k.version, k.batch = k.version+1, m.batch
-		k.value = string(make([]byte, rapid.IntRange(0, 200).Draw(t, "size")))
-		m.table.Install(l.Entry, k.version, []byte(k.value), true, m.batch)
+		k.batch = m.batch
+		k.draw(t)
+		m.table.Install(l.Entry, k.version, []byte(k.value), k.present, m.batch)
 	}
-	m.bytes[l.Key] = int64(entryOverhead + len(l.Key.Table) + len(l.Key.Key) + len(k.value))
+	m.count(l.Key)
 }
 
 // check compares everything that can be seen.
@@ -231,7 +232,7 @@ func (m *tableMachine) check(t *rapid.T) {
 		m.checkKey(t, name)
 	}
 	var sum int64
-	for _, e := range m.table.entries {
+	for _, e := range entriesOf(m.table) {
 		sum += e.bytes()
 	}
 	if m.table.Bytes() != sum || sum != m.total() {
@@ -246,6 +247,18 @@ func (m *tableMachine) check(t *rapid.T) {
 	}
 	if !slices.Equal(idle, m.idle) {
 		t.Fatalf("idle are %v, want %v", idle, m.idle)
+	}
+	for _, name := range m.names {
+		var slot []base.Key
+		for e := m.table.slots[name.Slot()]; e != nil; e = e.next {
+			slot = append(slot, e.Key)
+		}
+		if want := m.ofSlot(name.Slot()); !slices.Equal(slot, want) {
+			t.Fatalf("slot %d has %v, want %v", name.Slot(), slot, want)
+		}
+	}
+	if len(m.recent) == 0 && len(m.table.slots) > 0 {
+		t.Fatalf("%d slots without entries are left", len(m.table.slots))
 	}
 }
 
@@ -267,14 +280,23 @@ func (m *tableMachine) checkKey(t *rapid.T, name base.Key) {
 	if holders != k.holders() || holders+waiters != len(k.requests) {
 		t.Fatalf("%v has %d holders and %d waiters, want %d requests, %d of them granted", name, holders, waiters, len(k.requests), k.holders())
 	}
-	e := m.table.entries[name]
+	e := lookup(m.table, name)
 	if e == nil && len(k.requests) > 0 {
 		t.Fatalf("%v is in use and not in the table", name)
 	}
-	if e == nil || !e.Loaded {
+	if e == nil {
 		return
 	}
-	if e.Version != k.version || string(e.Value) != k.value || e.Present != (k.version > 0) {
+	if e.Loaded != k.loaded || e.Era != k.era {
+		t.Fatalf("%v is loaded: %v, want %v; its era is %d, want %d", name, e.Loaded, k.loaded, e.Era, k.era)
+	}
+	if !e.Loaded {
+		if e.Value != nil || e.Present || e.Version != 0 || e.Dirty != 0 {
+			t.Fatalf("%v is not loaded and has version %d, batch %d, %d bytes", name, e.Version, e.Dirty, len(e.Value))
+		}
+		return
+	}
+	if e.Version != k.version || string(e.Value) != k.value || e.Present != k.present {
 		t.Fatalf("%v has version %d, want %d", name, e.Version, k.version)
 	}
 	// A reader must wait for at least the batch that wrote what it reads.
@@ -314,11 +336,13 @@ func (m *tableMachine) drain(t *rapid.T) {
 
 // TestTableAgainstModel runs random operations of many transactions.
 func TestTableAgainstModel(t *testing.T) {
+	names := slices.Concat(sameSlot(3, "a"), sameSlot(2, "b"), sameSlot(1, "c"))
 	rapid.Check(t, func(t *rapid.T) {
-		m := newTableMachine(rapid.SampledFrom([]int64{0, 300, 700, 1 << 20}).Draw(t, "budget"))
+		m := newTableMachine(rapid.SampledFrom([]int64{0, 300, 700, 1 << 20}).Draw(t, "budget"), names)
 		t.Repeat(map[string]func(*rapid.T){
 			"acquire": m.acquire, "upgrade": m.upgrade, "release": m.release,
 			"cancel": m.cancel, "use": m.use, "": m.check,
+			"forget": m.forget, "visit": m.visit,
 		})
 		m.drain(t)
 	})
@@ -328,7 +352,8 @@ func TestTableAgainstModel(t *testing.T) {
 // newest version stops the process instead of being installed.
 func TestTableRefusesALostVersion(t *testing.T) {
 	table := NewTable(1 << 20)
-	l := &Lock{Key: base.Key{Table: "t", Key: "a"}, Mode: Exclusive}
+	k := base.Key{Table: "t", Key: "a"}
+	l := &Lock{Key: k, Slot: k.Slot(), Mode: Exclusive}
 	table.Acquire(l, false)
 	table.Fill(l.Entry, 4, []byte("x"), true)
 	for _, version := range []base.Version{3, 4, 6} {

@@ -211,7 +211,8 @@ func (w *world) run(out *strings.Builder, words []string) {
 		w.table = NewTable(int64(n))
 	case "acquire": // acquire T key mode [wait]
 		a := w.actor(args.words[0])
-		l := &Lock{Key: parseKey(args.words[1]), Mode: parseMode(args.words[2])}
+		k := parseKey(args.words[1])
+		l := &Lock{Key: k, Slot: k.Slot(), Mode: parseMode(args.words[2])}
 		status := w.table.Acquire(l, args.wait())
 		if status != Refused {
 			a.locks = append(a.locks, l)
@@ -406,7 +407,7 @@ func (w *world) sayLetIn(say func(string, ...any), woken []*Pass) {
 }
 
 func (w *world) sayQueue(say func(string, ...any), key string) {
-	e := w.table.entries[parseKey(key)]
+	e := lookup(w.table, parseKey(key))
 	if e == nil {
 		say("%s: not in the table", key)
 		return
@@ -425,7 +426,7 @@ func (w *world) sayQueue(say func(string, ...any), key string) {
 }
 
 func (w *world) sayEntry(say func(string, ...any), key string) {
-	e := w.table.entries[parseKey(key)]
+	e := lookup(w.table, parseKey(key))
 	switch {
 	case e == nil:
 		say("%s: not in the table", key)
