@@ -4,20 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/leasemgr/membership"
 	"github.com/tenure-faas/tenure/store"
 )
 
 // Membership is the durable record of the view.
-type Membership struct {
-	// View is the number of the current view.
-	View base.View `json:"view"`
-	// Members has the incarnation of each worker that is a member.
-	Members map[string]uint64 `json:"members"`
-	// Incarnations has the number of starts of every worker that was ever
-	// admitted, so that none comes back under an earlier one's number.
-	Incarnations map[string]uint64 `json:"incarnations"`
-}
+type Membership = membership.Record
 
 var membershipKey = store.MetaKey("membership")
 
@@ -43,7 +35,8 @@ func Admit(engine store.Engine, worker string) (Membership, error) {
 	if err != nil {
 		return Membership{}, err
 	}
-	m := Membership{View: max(old.View, engine.Sealed()) + 1, Incarnations: old.Incarnations}
+	m := old
+	m.View = max(old.View, engine.Sealed()) + 1
 	m.Incarnations[worker]++
 	m.Members = map[string]uint64{worker: m.Incarnations[worker]}
 	raw, err := json.Marshal(m)
