@@ -34,7 +34,7 @@ var providers = [...]string{ProviderVerbs, ProviderSHM, ProviderTCP}
 const RXECreate = "create"
 
 // DefaultRegionBytes is what a worker registers at least: the lease words of its
-// slots and its mailboxes.
+// slots and its rings.
 const DefaultRegionBytes = 64 << 20
 
 // Demand is what is wanted of a machine.
