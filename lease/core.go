@@ -56,9 +56,9 @@ type Core struct {
 	nonce       uint32
 
 	// slots are those about which there is something to know, by their place in
-	// this core; known counts them.
+	// this core; known has the same, in no order.
 	slots []*slot
-	known int
+	known []*slot
 	// words are the newest that were seen of each slot in this view, 0 if none.
 	// They outlive the slot's state: a worker that forgets a word would guess that
 	// the chain is empty, use a ticket a second time in one view, and take a
@@ -108,9 +108,9 @@ func (c *Core) place(id base.Slot) base.Slot { return id / c.options.Parts }
 func (c *Core) slot(id base.Slot) *slot {
 	s := c.slots[c.place(id)]
 	if s == nil {
-		s = &slot{id: id}
+		s = &slot{id: id, at: len(c.known)}
 		c.slots[c.place(id)] = s
-		c.known++
+		c.known = append(c.known, s)
 	}
 	return s
 }
@@ -119,7 +119,7 @@ func (c *Core) slot(id base.Slot) *slot {
 func (c *Core) at(id base.Slot) *slot { return c.slots[c.place(id)] }
 
 // Known is the number of slots about which there is something to know.
-func (c *Core) Known() int { return c.known }
+func (c *Core) Known() int { return len(c.known) }
 
 // Acquire asks for a turn in a slot. Without wait it is given at once, or
 // Refused: then nothing has changed. With wait it may be Queued. A transaction
@@ -275,7 +275,11 @@ func (c *Core) forgetIdle(s *slot) {
 			c.words[c.place(s.id)] = 0
 		}
 		c.slots[c.place(s.id)] = nil
-		c.known--
+		last := len(c.known) - 1
+		c.known[last].at = s.at
+		c.known[s.at] = c.known[last]
+		c.known[last] = nil
+		c.known = c.known[:last]
 	}
 }
 
@@ -390,10 +394,11 @@ func (c *Core) unblock(h Worker) {
 	}
 }
 
-// ordered yields the slots in order. For view changes only: it looks at all.
-func (c *Core) ordered(yield func(*slot) bool) {
-	for _, s := range c.slots {
-		if s != nil && !yield(s) {
+// each yields the slots that are known now; what is done to one may make it, or
+// another, unknown.
+func (c *Core) each(yield func(*slot) bool) {
+	for _, s := range slices.Clone(c.known) {
+		if c.at(s.id) == s && !yield(s) {
 			return
 		}
 	}

@@ -60,12 +60,21 @@ func (h *Home) Report(from Member, v base.View, slots []base.Slot) (whole bool, 
 	return len(h.reported) == len(h.members.All), nil
 }
 
-// Words yields the word of each slot below limit whose home this worker is.
+// Words yields the word of each slot below limit whose home this worker is: first
+// that of a free slot for each, then those that are held.
 func (h *Home) Words(limit base.Slot, yield func(base.Slot, Word)) {
-	for s := range limit {
-		if h.members.Home(s) == h.me {
-			yield(s, MakeWord(h.members.View, h.holders[s], 0))
+	free := MakeWord(h.members.View, Free, 0)
+	const each = base.SlotCount / ShardCount
+	for first := base.Slot(0); first < limit; first += each {
+		if h.members.Home(first) != h.me {
+			continue
 		}
+		for s := first; s < min(first+each, limit); s++ {
+			yield(s, free)
+		}
+	}
+	for s, w := range h.holders {
+		yield(s, MakeWord(h.members.View, w, 0))
 	}
 }
 

@@ -432,7 +432,7 @@ func (w *simWorker) install(v base.View, list []Member) {
 			w.pipe[i].view = v
 		}
 	}
-	for s := range w.core.ordered {
+	for s := range w.core.each {
 		if n := s.held(); n != nil {
 			w.a.hit("carried")
 			w.a.exclusive(w, s.id, n.ticket, false, true)

@@ -214,6 +214,7 @@ type pendingCopy struct {
 // slot is what this worker knows of one slot. Absent slots are all zero.
 type slot struct {
 	id    base.Slot
+	at    int   // in Core.known
 	nodes *node // newest first
 	// users have a turn on the lease, those in arriving included.
 	users int

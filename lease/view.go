@@ -68,7 +68,7 @@ func (c *Core) Install(m *Members) {
 	clear(c.down)
 	clear(c.blocked)
 	clear(c.words)
-	for s := range c.ordered {
+	for s := range c.each {
 		s.blocked, s.tries, s.pending = false, 0, nil
 		if s.shared != nil && !plant.Is(plant.KeepCopies) {
 			for _, u := range s.shared.pins {
@@ -78,7 +78,7 @@ func (c *Core) Install(m *Members) {
 		}
 		c.carry(s, old)
 	}
-	for s := range c.ordered {
+	for s := range c.each {
 		c.advance(s)
 	}
 }
@@ -113,10 +113,10 @@ func (c *Core) carry(s *slot, old *Members) {
 	}
 }
 
-// Held appends the slots of home h that this worker holds, in order: what it
-// reports to h after it has drained the old view.
+// Held appends the slots of home h that this worker holds: what it reports to h
+// after it has drained the old view.
 func (c *Core) Held(h Worker, dst []base.Slot) []base.Slot {
-	for s := range c.ordered {
+	for s := range c.each {
 		if c.members.Home(s.id) != h {
 			continue
 		}
@@ -140,7 +140,7 @@ func (c *Core) Ready(h Worker, v base.View) {
 	c.ready[h] = true
 	if !c.active {
 		c.active = true
-		for s := range c.ordered {
+		for s := range c.each {
 			for n := s.nodes; n != nil; n = n.next {
 				n.readers = deleteOlder(n.readers, v)
 			}
