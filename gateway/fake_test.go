@@ -162,8 +162,8 @@ func (f *fakeExecutor) Load(ctx context.Context, ops []worker.Op) error {
 	return nil
 }
 
-func (f *fakeExecutor) Status() Status {
-	return Status{Name: "w1", Address: "127.0.0.1:1", Provider: "shm", View: 3, Running: 2, Queued: 1, Homes: 7, Leases: 5, LocalInvocations: 11, LeasePulls: 13}
+func (f *fakeExecutor) Workers() []Status {
+	return []Status{{Name: "w1", Address: "127.0.0.1:1", Provider: "shm", View: 3, Running: 2, Queued: 1, Homes: 7, Leases: 5, LocalInvocations: 11, LeasePulls: 13}}
 }
 
 func (f *fakeExecutor) Lease(key base.Key) LeaseInfo {

@@ -225,8 +225,8 @@ func describe(record *worker.Record) (*invocationInfo, error) {
 type clusterInfo struct {
 	View    base.View    `json:"view" doc:"The number of the membership"`
 	Workers []workerInfo `json:"workers" doc:"The members"`
-	Homes   int          `json:"homes" doc:"How many slots have their home here"`
-	Leases  int          `json:"leases" doc:"How many leases are held"`
+	Homes   int          `json:"homes" doc:"How many slots have their home at one of them"`
+	Leases  int          `json:"leases" doc:"How many leases they hold"`
 }
 
 // workerInfo is one member of the cluster.
@@ -239,12 +239,14 @@ type workerInfo struct {
 
 // getCluster is GET /v1/cluster.
 func (g *Gateway) getCluster(c *call) error {
-	s := g.executor.Status()
-	return c.writeJSON(http.StatusOK, clusterInfo{
-		View:    s.View,
-		Workers: []workerInfo{{ID: s.Name, Address: s.Address, Provider: s.Provider, Load: s.Running + s.Queued}},
-		Homes:   s.Homes, Leases: s.Leases,
-	})
+	info := clusterInfo{Workers: []workerInfo{}}
+	for _, s := range g.executor.Workers() {
+		info.View = max(info.View, s.View)
+		info.Homes += s.Homes
+		info.Leases += s.Leases
+		info.Workers = append(info.Workers, workerInfo{ID: s.Name, Address: s.Address, Provider: s.Provider, Load: s.Running + s.Queued})
+	}
+	return c.writeJSON(http.StatusOK, info)
 }
 
 // getLease is GET /v1/leases/{table}/{key}.

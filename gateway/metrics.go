@@ -60,17 +60,25 @@ func newMetrics(registry *prometheus.Registry, executor Executor) (*metrics, err
 	local := prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "tenure_invocations_local_total",
 		Help: "Invocations for which the worker that ran them held every lease already.",
-	}, func() float64 { return float64(executor.Status().LocalInvocations) })
+	}, func() float64 { return total(executor, func(s *Status) uint64 { return s.LocalInvocations }) })
 	pulls := prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "tenure_lease_pulls_total",
 		Help: "Leases that were fetched from another worker.",
-	}, func() float64 { return float64(executor.Status().LeasePulls) })
+	}, func() float64 { return total(executor, func(s *Status) uint64 { return s.LeasePulls }) })
 	for _, collector := range []prometheus.Collector{m.invocations, m.seconds, local, pulls} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
+}
+
+// total adds up a counter of the workers.
+func total(executor Executor, of func(*Status) uint64) (sum float64) {
+	for _, s := range executor.Workers() {
+		sum += float64(of(&s))
+	}
+	return sum
 }
 
 // series returns the counters of a workflow that exists. Names that nobody

@@ -25,8 +25,8 @@ type Executor interface {
 	// transaction without a record and blocks until it is durable. It owns
 	// the bytes of ops from the call on, not the slice.
 	Load(ctx context.Context, ops []worker.Op) error
-	// Status returns a snapshot. It does not block.
-	Status() Status
+	// Workers returns a snapshot of each worker, by name. It does not block.
+	Workers() []Status
 	// Lease says who may use a key now. It does not block.
 	Lease(key base.Key) LeaseInfo
 	// Logs returns the lines with Seq > after that are still kept, oldest

@@ -35,8 +35,18 @@ type Access struct {
 	Effect Effect
 	Value  []byte
 	Delta  int64
-	// Loaded says that the owner has made sure that Entry has its value.
+	// Loaded says that Note was called when Entry had its value.
 	Loaded bool
+	// value and present are what Entry had then. Entry itself may be forgotten under
+	// a reader's lock, when a shared copy of its slot is lost.
+	value   []byte
+	present bool
+}
+
+// Note takes over the value of the entry, which is loaded. Called under the
+// shard's latch, once the lock is held; again after the lock was strengthened.
+func (a *Access) Note() {
+	a.Loaded, a.value, a.present = true, a.Entry.Value, a.Entry.Present
 }
 
 // Use is what a step does to a key, for the order between parallel steps.
@@ -84,8 +94,8 @@ func (a *Access) Mark(step int, use Use, ordered uint64) (conflicting uint64) {
 	return conflicting &^ (ordered | bit)
 }
 
-// Current returns the value the transaction sees: its own effect over the
-// entry's value. An Increment must have been resolved before (see Resolve).
+// Current returns the value the transaction sees: its own effect over the value
+// that was noted. An Increment must have been resolved before (see Resolve).
 func (a *Access) Current() (value []byte, present bool) {
 	switch a.Effect {
 	case Put:
@@ -93,7 +103,7 @@ func (a *Access) Current() (value []byte, present bool) {
 	case Delete:
 		return nil, false
 	default:
-		return a.Entry.Value, a.Entry.Present
+		return a.value, a.present
 	}
 }
 

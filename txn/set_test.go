@@ -136,6 +136,7 @@ func TestEffects(t *testing.T) {
 	} {
 		a := test.access
 		a.Entry = &Entry{Loaded: true, Present: true, Value: []byte("10")}
+		a.Note()
 		show := func(v []byte, present bool) string {
 			if !present {
 				return "-"

@@ -29,6 +29,13 @@ type invocation struct {
 	uses  []workflow.KeyUse
 	edges []workflow.Edge
 
+	// idem is the idempotency key, nil if there is none; replay is the outcome that
+	// was found under it.
+	idem   *idempotency
+	replay *Reply
+	turns  turns
+	gates  []gateUse // scratch
+
 	// mu guards all below while steps run in parallel.
 	mu sync.Mutex
 	// set is the read and write set of this attempt.
@@ -78,10 +85,14 @@ func (inv *invocation) prepare() error {
 		}
 		return nil
 	}
-	uses, err := inv.req.Flow.DeclaredKeys(inv.uses[:0], inv.req.Input)
-	inv.uses = uses
-	if err != nil {
-		return err
+	uses := inv.req.Keys
+	if uses == nil {
+		var err error
+		uses, err = inv.req.Flow.DeclaredKeys(inv.uses[:0], inv.req.Input)
+		inv.uses = uses
+		if err != nil {
+			return err
+		}
 	}
 	for _, u := range uses {
 		mode := txn.Shared
@@ -102,16 +113,16 @@ func (inv *invocation) begin() *base.Error {
 	inv.now = time.Now()
 	inv.foot.Sort()
 	inv.foot.Gates(&inv.set)
+	if !inv.takeGates() {
+		return inv.outOfTime()
+	}
 	for _, p := range inv.set.Passes {
 		if !inv.enterGate(p, true) {
 			return inv.timeout()
 		}
 	}
-	for _, n := range inv.foot.Needs {
-		a := inv.set.Insert(n.Key, n.Mode)
-		if !inv.lock(a, true) {
-			return inv.timeout()
-		}
+	if !inv.takeKeys() {
+		return inv.outOfTime()
 	}
 	return nil
 }
@@ -176,9 +187,9 @@ func (inv *invocation) wakePasses(woken []*txn.Pass) {
 // entry.
 func (inv *invocation) lock(a *txn.Access, wait bool) bool {
 	sh := inv.w.shard(a.Slot)
-	sh.mu.Lock()
+	sh.lock()
 	status := sh.table.Acquire(&a.Lock, wait)
-	sh.mu.Unlock()
+	sh.unlock()
 	if status != txn.Queued {
 		return status == txn.Granted
 	}
@@ -187,9 +198,9 @@ func (inv *invocation) lock(a *txn.Access, wait bool) bool {
 		return true
 	case <-inv.ctx.Done():
 	}
-	sh.mu.Lock()
+	sh.lock()
 	woken, cancelled := sh.table.Cancel(&a.Lock, inv.woken[:0])
-	sh.mu.Unlock()
+	sh.unlock()
 	inv.wakeLocks(woken)
 	if !cancelled {
 		<-a.Wake // granted meanwhile: take the token, the lock is released with the rest
@@ -212,9 +223,12 @@ func (inv *invocation) load(a *txn.Access) error {
 		return nil
 	}
 	sh := inv.w.shard(a.Slot)
-	sh.mu.Lock()
-	loaded, dirty := a.Entry.Loaded, a.Entry.Dirty
-	sh.mu.Unlock()
+	sh.lock()
+	loaded, dirty, era := a.Entry.Loaded, a.Entry.Dirty, a.Entry.Era
+	if loaded {
+		a.Note()
+	}
+	sh.unlock()
 	if !loaded {
 		inv.key = store.AppendDataKey(inv.key[:0], a.Key)
 		raw, found, err := inv.w.engine.Get(nil, inv.key)
@@ -229,33 +243,42 @@ func (inv *invocation) load(a *txn.Access) error {
 				return base.Errorf(base.Internal, "key %v: %v", a.Key, err)
 			}
 		}
-		sh.mu.Lock()
+		sh.lock()
+		if a.Entry.Era != era {
+			sh.unlock()
+			return base.Errorf(base.Unavailable, "the copy of %v is gone with a change of view", a.Key) // nobody hears it: the attempt is repeated
+		}
 		sh.table.Fill(a.Entry, version, value, present)
 		dirty = a.Entry.Dirty
-		sh.mu.Unlock()
+		a.Note()
+		sh.unlock()
 	}
-	a.Loaded = true
 	inv.dirty = max(inv.dirty, dirty)
 	return nil
 }
 
-// release gives back everything the attempt holds. Locks of written keys have
-// been given back by then if the attempt committed.
-func (inv *invocation) release() {
+// release gives back everything the attempt holds; written is its batch if it
+// committed, and then the locks of written keys have been given back by now.
+// With keepIdem the turn of the idempotency key stays: the record of a failure is
+// kept under it.
+func (inv *invocation) release(written base.Number, keepIdem bool) {
 	for _, a := range inv.set.Accesses {
 		if a.Entry == nil {
 			continue
 		}
 		sh := inv.w.shard(a.Slot)
-		sh.mu.Lock()
+		sh.lock()
 		woken := sh.table.Release(&a.Lock, inv.woken[:0])
-		sh.mu.Unlock()
+		sh.unlock()
 		inv.wakeLocks(woken)
 	}
 	for _, p := range inv.set.Passes {
 		inv.leaveGate(p)
 	}
 	inv.set.Reset()
+	if inv.w.leases != nil {
+		inv.giveTurns(written, keepIdem)
+	}
 }
 
 // access returns the set's entry for a key, with a lock that covers use, for
@@ -293,6 +316,10 @@ func (inv *invocation) acquire(k base.Key, mode txn.Mode) *txn.Access {
 		return nil
 	}
 	wait := inv.set.InOrder(k)
+	if !inv.takeTurn(k.Slot(), leaseMode(mode), wait) {
+		inv.repeatWith(k, mode)
+		return nil
+	}
 	a := inv.set.Insert(k, mode)
 	if inv.lock(a, wait) {
 		return a
@@ -311,10 +338,14 @@ func (inv *invocation) strengthen(a *txn.Access, mode txn.Mode) bool {
 		inv.repeatWith(a.Key, txn.Exclusive)
 		return false
 	}
+	if !inv.takeTurn(a.Slot, leaseMode(mode), false) {
+		inv.repeatWith(a.Key, txn.Exclusive)
+		return false
+	}
 	sh := inv.w.shard(a.Slot)
-	sh.mu.Lock()
+	sh.lock()
 	status := sh.table.Upgrade(&a.Lock, mode)
-	sh.mu.Unlock()
+	sh.unlock()
 	if status == txn.Granted {
 		a.Loaded = false // under a weaker lock others may have added: note anew what we depend on
 		return true
@@ -332,6 +363,9 @@ func (inv *invocation) passWrite(k base.Key) bool {
 // pass extends the attempt's pass of a table by a scanned prefix or a written
 // key, without waiting.
 func (inv *invocation) pass(table string, scan []string, write ...string) bool {
+	if !inv.takeTurn(base.GateSlot(table), gateMode(scan), false) {
+		return false
+	}
 	p := inv.set.Pass(table)
 	gs := inv.w.gateShard(table)
 	if p != nil {

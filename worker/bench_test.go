@@ -16,16 +16,30 @@ import (
 )
 
 // BenchmarkTransfer is the native transfer without HTTP and without a disk:
-// the allocations and the CPU of one transaction.
+// the allocations and the CPU of one transaction, by a worker that is alone and by
+// one of four, which holds all the leases.
 func BenchmarkTransfer(b *testing.B) {
-	engine, err := pebble.Open(pebble.Options{Dir: "db", FS: vfs.NewMem()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	w, err := worker.New(worker.Options{View: 1}, engine)
-	if err != nil {
-		b.Fatal(err)
-	}
+	b.Run("alone", func(b *testing.B) {
+		engine, err := pebble.Open(pebble.Options{Dir: "db", FS: vfs.NewMem()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		w, err := worker.New(worker.Options{View: 1}, engine)
+		if err != nil {
+			b.Fatal(err)
+		}
+		transfers(b, w)
+		if err := engine.Close(); err != nil {
+			b.Fatal(err)
+		}
+	})
+	b.Run("of four", func(b *testing.B) {
+		c := newCluster(b, 4, worker.Options{}, nil)
+		transfers(b, c.members[1].w)
+	})
+}
+
+func transfers(b *testing.B, w *worker.Worker) {
 	bundle, err := native.New(bank.Handlers())
 	if err != nil {
 		b.Fatal(err)
@@ -69,9 +83,6 @@ output: deposit
 		}
 	}
 	b.StopTimer()
-	if err := engine.Close(); err != nil {
-		b.Fatal(err)
-	}
 }
 
 // resolver knows one function, bank.

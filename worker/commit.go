@@ -22,6 +22,9 @@ import (
 func (inv *invocation) commit(idem *idempotency) (*base.Error, base.Number) {
 	w := inv.w
 	if err := inv.settleEffects(); err != nil {
+		if inv.repeat = inv.turns.lost(); inv.repeat {
+			return nil, 0
+		}
 		return err, 0
 	}
 	if plant.Is(plant.SplitCommit) {
@@ -44,19 +47,27 @@ func (inv *invocation) commit(idem *idempotency) (*base.Error, base.Number) {
 	if !inv.req.Ephemeral {
 		inv.putRecords(batch, Record{State: stateCompleted, Output: inv.answer}, idem)
 	}
-	if writes == 0 && !additive && inv.req.Ephemeral {
-		inv.release()
-		return nil, inv.dirty
+	if writes == 0 && !additive {
+		if inv.repeat = inv.turns.lost(); inv.repeat {
+			return nil, 0
+		}
+		if !w.current() {
+			return left(), 0
+		}
+		if inv.req.Ephemeral {
+			inv.release(0, false)
+			return nil, inv.dirty
+		}
 	}
 	if inv.ctx.Err() != nil {
 		return inv.timeout(), 0
 	}
 	n, err := inv.append(batch, additive)
-	if err != nil {
+	if err != nil || inv.repeat {
 		return err, 0
 	}
 	inv.install(n)
-	inv.release()
+	inv.release(n, false)
 	if writes == 0 && !additive && idem == nil {
 		return nil, inv.dirty // nothing but the record of a read: its loss would change nothing
 	}
@@ -94,9 +105,33 @@ func (inv *invocation) putEffect(batch store.Batch, a *txn.Access, value []byte,
 	batch.Set(inv.key, inv.val)
 }
 
-// append appends the batch, in the commit section if it has sums. On an error
+// append appends the batch. On an error, and if the attempt is to be repeated,
 // nothing has happened.
-func (inv *invocation) append(batch store.Batch, additive bool) (base.Number, *base.Error) {
+func (inv *invocation) append(batch store.Batch, additive bool) (n base.Number, fail *base.Error) {
+	w := inv.w
+	for {
+		view := w.view()
+		if !inv.appendHolding(func() { n, fail = inv.appendIn(view, batch, additive) }) {
+			inv.repeat = true
+			return 0, nil
+		}
+		switch {
+		case fail == nil || w.leases == nil:
+			return n, fail
+		case w.view() != view: // installed meanwhile
+			continue
+		case w.engine.Sealed() <= view:
+			return n, fail
+		}
+		// The store is sealed for a view that is not installed here yet.
+		if !inv.awaitView(view) {
+			return 0, inv.outOfTime()
+		}
+	}
+}
+
+// appendIn appends the batch in a view, in the commit section if it has sums.
+func (inv *invocation) appendIn(view base.View, batch store.Batch, additive bool) (base.Number, *base.Error) {
 	w := inv.w
 	if additive {
 		w.commitMu.Lock()
@@ -105,7 +140,7 @@ func (inv *invocation) append(batch store.Batch, additive bool) (base.Number, *b
 			return 0, err
 		}
 	}
-	n, err := w.engine.Append(w.opt.View, batch)
+	n, err := w.engine.Append(view, batch)
 	if err != nil {
 		return 0, asError(err)
 	}
@@ -123,12 +158,12 @@ func (inv *invocation) sumUp(batch store.Batch) *base.Error {
 			continue
 		}
 		sh := inv.w.shard(a.Slot)
-		sh.mu.Lock()
+		sh.lock()
 		value, _, err := a.Resolve()
 		if plant.Is(plant.StaleSum) {
 			value = staleSum(a)
 		}
-		sh.mu.Unlock()
+		sh.unlock()
 		if err != nil {
 			return asError(err)
 		}
@@ -144,9 +179,9 @@ func (inv *invocation) installSums(n base.Number) {
 			continue
 		}
 		sh := inv.w.shard(a.Slot)
-		sh.mu.Lock()
+		sh.lock()
 		sh.table.Install(a.Entry, a.Entry.Version+1, a.Value, true, n)
-		sh.mu.Unlock()
+		sh.unlock()
 	}
 }
 
@@ -158,10 +193,10 @@ func (inv *invocation) install(n base.Number) {
 			continue
 		}
 		sh := inv.w.shard(a.Slot)
-		sh.mu.Lock()
+		sh.lock()
 		sh.table.Install(a.Entry, a.Entry.Version+1, a.Value, a.Effect == txn.Put, n)
 		woken := sh.table.Release(&a.Lock, inv.woken[:0])
-		sh.mu.Unlock()
+		sh.unlock()
 		inv.wakeLocks(woken)
 	}
 }

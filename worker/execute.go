@@ -64,26 +64,33 @@ func (w *Worker) execute(ctx context.Context, req *Request, idem *idempotency) R
 		return w.refuse(req, err)
 	}
 	defer w.leave()
-	w.local.Add(1)
-
 	inv := w.pool.Get().(*invocation)
 	defer inv.recycle()
-	inv.req, inv.ctx, inv.started, inv.attempts, inv.dirty = req, ctx, time.Now(), 0, 0
+	inv.req, inv.ctx, inv.started, inv.attempts, inv.dirty, inv.idem = req, ctx, time.Now(), 0, 0, idem
 	if err := inv.prepare(); err != nil {
 		return Reply{ID: req.ID, Err: asError(err)}
 	}
 	failure, n := inv.transact(idem)
+	if inv.replay != nil {
+		return *inv.replay
+	}
 	if failure != nil {
 		n = inv.dirty
 		if !req.Ephemeral {
 			n = inv.keepFailure(failure, idem)
 		}
+		if w.leases != nil {
+			inv.giveTurns(n, false)
+		}
+	}
+	if !inv.turns.waited {
+		w.local.Add(1)
 	}
 	if plant.Is(plant.NoBarrier) {
 		n = 0
 	}
 	if err := w.engine.WaitDurable(ctx, n); err != nil {
-		return Reply{ID: req.ID, Attempts: inv.attempts, Err: inv.afterDeadline(failure)}
+		return Reply{ID: req.ID, Attempts: inv.attempts, Err: inv.undurable(failure, err)}
 	}
 	reply := Reply{ID: req.ID, Attempts: inv.attempts, Err: failure}
 	if failure == nil {
@@ -97,9 +104,12 @@ func (w *Worker) execute(ctx context.Context, req *Request, idem *idempotency) R
 	return reply
 }
 
-// afterDeadline is the error of an invocation whose deadline passed while its
-// outcome was on the way to the disk.
-func (inv *invocation) afterDeadline(failure *base.Error) *base.Error {
+// undurable is the error of an invocation whose outcome was on the way to the disk
+// when the deadline passed, or when the store said that it will not come there.
+func (inv *invocation) undurable(failure *base.Error, err error) *base.Error {
+	if e, ok := errors.AsType[*base.Error](err); ok && e.Kind == base.Unavailable {
+		return &base.Error{Kind: base.Unavailable, Unknown: e.Unknown && failure == nil, Detail: e.Detail, RetryAfter: retryAfter}
+	}
 	if failure != nil {
 		return inv.timeout()
 	}
@@ -115,15 +125,25 @@ func (inv *invocation) afterDeadline(failure *base.Error) *base.Error {
 func (inv *invocation) transact(idem *idempotency) (*base.Error, base.Number) {
 	for {
 		failure := inv.begin()
+		if failure == nil && inv.recalled() {
+			inv.release(0, false)
+			return nil, 0
+		}
 		if failure == nil {
 			inv.run()
 			failure = inv.fail
 		}
+		if inv.turns.lost() { // what it has seen need not fit together
+			failure, inv.repeat = nil, true
+		}
 		if failure == nil && !inv.repeat {
 			var n base.Number
-			if failure, n = inv.commit(idem); failure == nil {
+			if failure, n = inv.commit(idem); failure == nil && !inv.repeat {
 				return nil, n
 			}
+		}
+		if failure != nil && definitive(failure) && !inv.w.current() {
+			failure = left()
 		}
 		if inv.repeat {
 			inv.foot.Learn(&inv.set)
@@ -131,7 +151,7 @@ func (inv *invocation) transact(idem *idempotency) (*base.Error, base.Number) {
 		if plant.Is(plant.AbortApplies) && failure != nil && failure.Kind == base.Aborted {
 			inv.commit(nil)
 		}
-		inv.release()
+		inv.release(0, failure != nil)
 		if failure != nil {
 			return failure, 0
 		}
@@ -143,7 +163,8 @@ func (inv *invocation) transact(idem *idempotency) (*base.Error, base.Number) {
 
 // recycle returns the invocation's memory to the pool.
 func (inv *invocation) recycle() {
-	inv.req, inv.ctx, inv.answer = nil, nil, nil
+	inv.req, inv.ctx, inv.answer, inv.idem, inv.replay = nil, nil, nil, nil, nil
+	inv.turns.waited = false
 	inv.foot.Reset()
 	inv.edges = inv.edges[:0]
 	clear(inv.uses)
@@ -216,7 +237,11 @@ type flight struct {
 }
 
 // idempotency marks an invocation whose outcome is kept under a key.
-type idempotency struct{ hash [32]byte }
+type idempotency struct {
+	hash [32]byte
+	// slot is that of the record, as if it were a key.
+	slot base.Slot
+}
 
 // idempotencyRetention is how long an outcome is kept at least.
 const idempotencyRetention = 24 * time.Hour
@@ -228,6 +253,7 @@ func (w *Worker) idempotencyLife() time.Duration { return max(w.opt.Retention, i
 // without an outcome, one of them takes over.
 func (w *Worker) executeOnce(ctx context.Context, req *Request) Reply {
 	idem := &idempotency{hash: sha256.Sum256([]byte(req.IdempotencyKey))}
+	idem.slot = base.Key{Key: string(idem.hash[:])}.Slot()
 	for {
 		w.flights.mu.Lock()
 		f := w.flights.running[idem.hash]
@@ -268,7 +294,11 @@ func (w *Worker) lead(ctx context.Context, f *flight, req *Request, idem *idempo
 		w.flights.mu.Unlock()
 		close(f.done)
 	}()
-	reply, found := w.recall(ctx, req, idem)
+	var reply Reply
+	found := false
+	if w.leases == nil { // among others it is looked for under its lease
+		reply, found = w.recall(ctx, req, idem)
+	}
 	if !found {
 		reply = w.execute(ctx, req, idem)
 		// Duplicates read the output after this call has returned and its input,

@@ -40,6 +40,8 @@ func (b handlers) Invoke(_ context.Context, c runtime.Call) ([]byte, error) {
 type bed struct {
 	t      testing.TB
 	w      *worker.Worker
+	pick   func() *worker.Worker // of a cluster, where w is nil
+	calm   func()                // nil, or ends the faults
 	engine *pebble.Engine
 	fs     *vfs.MemFS
 	fns    handlers
@@ -111,7 +113,7 @@ func (b *bed) invoke(flow *workflow.Workflow, input string, change ...func(*work
 	for _, c := range change {
 		c(req)
 	}
-	return b.w.Execute(context.Background(), req)
+	return b.worker().Execute(context.Background(), req)
 }
 
 // call runs one handler as a workflow of its own.
@@ -120,7 +122,15 @@ func (b *bed) call(handler, input string, change ...func(*worker.Request)) worke
 }
 
 func (b *bed) ops(ops ...worker.Op) worker.Reply {
-	return b.w.Execute(context.Background(), &worker.Request{ID: newID(), Name: "txn", Ops: ops})
+	return b.worker().Execute(context.Background(), &worker.Request{ID: newID(), Name: "txn", Ops: ops})
+}
+
+// worker is the one worker, or one of many at random.
+func (b *bed) worker() *worker.Worker {
+	if b.w != nil {
+		return b.w
+	}
+	return b.pick()
 }
 
 func keyOf(table, k string) base.Key { return base.Key{Table: table, Key: k} }

@@ -158,9 +158,9 @@ func (inv *invocation) add(a *txn.Access, delta int64) error {
 		return err
 	}
 	sh := inv.w.shard(a.Slot)
-	sh.mu.Lock()
+	sh.lock()
 	_, err = txn.AddDecimal(a.Entry.Value, a.Entry.Present, 0)
-	sh.mu.Unlock()
+	sh.unlock()
 	if err != nil {
 		return err
 	}
@@ -375,7 +375,7 @@ func (h *host) Log(message string) {
 	if inv.req.Flow != nil {
 		step = inv.req.Flow.Steps[h.step].Name
 	}
-	inv.w.logs.add(LogLine{
+	inv.w.opt.Logs.add(LogLine{
 		Time: time.Now(), Invocation: inv.req.ID, Workflow: inv.req.Name, Step: step,
 		Message: message, Trace: inv.req.Trace,
 	})

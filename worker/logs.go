@@ -2,16 +2,16 @@ package worker
 
 import "sync"
 
-// LogEntry is a log line with its place in the worker's log.
+// LogEntry is a log line with its place in the log.
 type LogEntry struct {
-	// Seq grows by one a line, from 1, since the start of the worker.
+	// Seq grows by one a line, from 1, since the log was made.
 	Seq int64
 	LogLine
 }
 
-// logRing keeps the newest lines that functions wrote. It is safe for
-// concurrent use.
-type logRing struct {
+// Logs keeps the newest lines that functions wrote, on one worker or several. It
+// is safe for concurrent use.
+type Logs struct {
 	mu    sync.Mutex
 	lines []LogEntry // a ring: line n is at n % len
 	last  int64
@@ -19,15 +19,15 @@ type logRing struct {
 	asked bool
 }
 
-func (r *logRing) init(n int) {
-	r.lines = make([]LogEntry, n)
-	r.more = make(chan struct{})
+// NewLogs returns a log that keeps n lines, at least 1.
+func NewLogs(n int) *Logs {
+	return &Logs{lines: make([]LogEntry, max(n, 1)), more: make(chan struct{})}
 }
 
 // maxLogBytes bounds one line; longer ones are cut.
 const maxLogBytes = 8 << 10
 
-func (r *logRing) add(l LogLine) {
+func (r *Logs) add(l LogLine) {
 	if len(l.Message) > maxLogBytes {
 		l.Message = l.Message[:maxLogBytes]
 	}
@@ -41,10 +41,9 @@ func (r *logRing) add(l LogLine) {
 	}
 }
 
-// Logs returns the lines with Seq > after that are still kept, oldest first,
+// After returns the lines with Seq > after that are still kept, oldest first,
 // and a channel that is closed when a later line exists. It does not block.
-func (w *Worker) Logs(after int64) (lines []LogEntry, more <-chan struct{}) {
-	r := &w.logs
+func (r *Logs) After(after int64) (lines []LogEntry, more <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := int64(len(r.lines))
@@ -53,4 +52,9 @@ func (w *Worker) Logs(after int64) (lines []LogEntry, more <-chan struct{}) {
 	}
 	r.asked = true
 	return lines, r.more
+}
+
+// Logs returns lines of the worker's log, as Logs.After does.
+func (w *Worker) Logs(after int64) (lines []LogEntry, more <-chan struct{}) {
+	return w.opt.Logs.After(after)
 }

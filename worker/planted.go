@@ -15,9 +15,9 @@ func (inv *invocation) dropRead(a *txn.Access) {
 		return
 	}
 	sh := inv.w.shard(a.Slot)
-	sh.mu.Lock()
+	sh.lock()
 	woken := sh.table.Release(&a.Lock, inv.woken[:0])
-	sh.mu.Unlock()
+	sh.unlock()
 	inv.wakeLocks(woken)
 	inv.set.Remove(a)
 }
@@ -25,9 +25,9 @@ func (inv *invocation) dropRead(a *txn.Access) {
 // showEarly puts an uncommitted value into the cache (plant.WriteThrough).
 func (inv *invocation) showEarly(a *txn.Access) {
 	sh := inv.w.shard(a.Slot)
-	sh.mu.Lock()
+	sh.lock()
 	a.Entry.Value, a.Entry.Present, a.Entry.Loaded = a.Value, true, true
-	sh.mu.Unlock()
+	sh.unlock()
 }
 
 // staleSum adds to what the value was when the function added (plant.StaleSum).
@@ -53,10 +53,10 @@ func (inv *invocation) splitCommit() {
 			panic("worker: a planted bug cannot append: " + err.Error())
 		}
 		sh := inv.w.shard(a.Slot)
-		sh.mu.Lock()
+		sh.lock()
 		sh.table.Install(a.Entry, a.Entry.Version+1, a.Value, a.Effect == txn.Put, n)
 		woken := sh.table.Release(&a.Lock, inv.woken[:0])
-		sh.mu.Unlock()
+		sh.unlock()
 		inv.wakeLocks(woken)
 		a.Effect = txn.None
 		runtime.Gosched()

@@ -23,6 +23,9 @@ type Request struct {
 	// Lookup finds the current bundle of a function for Host.Call. It is safe
 	// for concurrent use; a miss is a *base.Error of kind NotFound.
 	Lookup func(function string) (runtime.Bundle, error)
+	// Keys are the keys that Flow declares for Input, if they are computed already;
+	// otherwise nil.
+	Keys []workflow.KeyUse
 	// Input is the invocation's input, valid JSON. The worker keeps it until
 	// Execute returns and does not modify it.
 	Input []byte

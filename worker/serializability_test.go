@@ -31,7 +31,7 @@ func TestStrictSerializability(t *testing.T) {
 	if testing.Short() {
 		operations = 20_000
 	}
-	if report := runHistory(t, operations); len(report.Anomalies) > 0 {
+	if report := runHistory(t, newBed(t, worker.Options{}, players()), operations); len(report.Anomalies) > 0 {
 		t.Errorf("the history is not strictly serializable:\n%v", report)
 	}
 }
@@ -45,7 +45,7 @@ func TestPlantedBugIsFound(t *testing.T) {
 		return
 	}
 	for round := range 20 {
-		if report := runHistory(t, 20_000); len(report.Anomalies) > 0 {
+		if report := runHistory(t, newBed(t, worker.Options{}, players()), 20_000); len(report.Anomalies) > 0 {
 			t.Logf("%s: found after %d histories: %v", bug, round+1, report.Anomalies[0])
 			return
 		}
@@ -150,11 +150,15 @@ const (
 	checkClients = 12
 )
 
-func runHistory(t *testing.T, operations int) check.Report {
-	b := newBed(t, worker.Options{}, handlers{
+// players are the handlers of a bed on which runHistory plays.
+func players() handlers {
+	return handlers{
 		"a": player(func(s *script) []step { return s.A }),
 		"b": player(func(s *script) []step { return s.B }),
-	})
+	}
+}
+
+func runHistory(t *testing.T, b *bed, operations int) check.Report {
 	r := &recorder{
 		bed: b, start: time.Now(), alone: workflow.Single("f", "a"),
 		declared: b.flow("functions:\n  a: {function: f, reads: ['t/{Reads[*]}'], writes: ['t/{Write[*]}']}\noutput: a\n"),
@@ -180,6 +184,9 @@ func runHistory(t *testing.T, operations int) check.Report {
 	h := check.History{}
 	for _, part := range histories {
 		h = append(h, part...)
+	}
+	if b.calm != nil {
+		b.calm()
 	}
 	h = append(h, r.readAll(len(h)*checkClients+checkClients))
 	outcomes := map[check.Outcome]int{}
@@ -306,6 +313,8 @@ func (r *recorder) outcome(reply worker.Reply) check.Outcome {
 	case reply.Err.Unknown:
 		return check.Unknown
 	case reply.Err.Kind == base.Aborted || reply.Err.Kind == base.Timeout || reply.Err.Kind == base.Conflict:
+		return check.Failed
+	case reply.Err.Kind == base.Unavailable && r.pick != nil: // of a worker that was evicted
 		return check.Failed
 	default:
 		r.t.Errorf("unexpected error: %v", reply.Err)

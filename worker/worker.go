@@ -10,9 +10,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/lease"
 	"github.com/tenure-faas/tenure/store"
 	"github.com/tenure-faas/tenure/txn"
+	"github.com/tenure-faas/tenure/worker/leases"
 )
 
 // Options configures a Worker.
@@ -22,6 +26,9 @@ type Options struct {
 	// View is the membership in which the worker was admitted; its batches
 	// carry it. Required.
 	View base.View
+	// Cluster is how the worker passes leases from and to others; nil: it is alone
+	// and holds all.
+	Cluster *Cluster
 	// MaxRunning bounds the invocations that run at once; 0 means 512.
 	MaxRunning int
 	// MaxQueued bounds those that wait to run; more get Overloaded. 0 means 2048.
@@ -47,14 +54,27 @@ type Options struct {
 	// SweepEvery is the interval at which expired records are removed; 0 means
 	// one minute.
 	SweepEvery time.Duration
-	// LogLines bounds the function log lines kept in memory; 0 means 4096.
-	LogLines int
+	// Logs gets the lines that functions write; several workers may share it. nil
+	// means one of its own, of 4096 lines.
+	Logs *Logs
 	// Logger gets the worker's own messages; nil means slog.Default.
 	Logger *slog.Logger
 	// OnPanic is called when the worker itself, not a function, has panicked: an
 	// invariant is broken, or locks are in an unknown state. It must not return.
 	// nil means: log the panic and exit with status 1.
 	OnPanic func(fault any, stack []byte)
+}
+
+// Cluster configures what a worker among others needs.
+type Cluster struct {
+	// Leases configures the leases; Values, Log, Relabel, Parts and Logger are set by
+	// the worker.
+	Leases leases.Options
+	// Current says whether this worker is certainly a member now. It is asked at
+	// every read-only transaction, after its last read.
+	Current func() bool
+	// Views are the views to install, see leases.Leases.Run.
+	Views <-chan *lease.Members
 }
 
 // EnsureDefaults replaces zero fields by their defaults.
@@ -71,7 +91,9 @@ func (o *Options) EnsureDefaults() {
 	setDefault(&o.Timeout, 30*time.Second)
 	setDefault(&o.Retention, idempotencyRetention)
 	setDefault(&o.SweepEvery, time.Minute)
-	setDefault(&o.LogLines, 4096)
+	if o.Logs == nil {
+		o.Logs = NewLogs(4096)
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -94,7 +116,7 @@ func setDefault[T comparable](field *T, value T) {
 // Validate reports every field that cannot be used.
 func (o *Options) Validate() error {
 	var errs []error
-	if o.View == 0 {
+	if o.View == 0 && o.Cluster == nil {
 		errs = append(errs, errors.New("worker: Options.View is required"))
 	}
 	for name, n := range map[string]int{"MaxRunning": o.MaxRunning, "MaxQueued": o.MaxQueued, "MaxAttempts": o.MaxAttempts, "MaxKeys": o.MaxKeys} {
@@ -109,11 +131,29 @@ func (o *Options) Validate() error {
 // seldom meet at a latch, few enough that each has a useful share of the cache.
 const shardCount = 64
 
-// shard is one lock table with its latch, on cache lines of its own.
+// shard is one lock table with its latch, on cache lines of its own. Among other
+// workers the leases of its slots are under the same latch, that of part.
 type shard struct {
 	mu    sync.Mutex
+	part  *leases.Part
 	table *txn.Table
-	_     [48]byte
+	_     [40]byte
+}
+
+func (s *shard) lock() {
+	if s.part != nil {
+		s.part.Lock()
+	} else {
+		s.mu.Lock()
+	}
+}
+
+func (s *shard) unlock() {
+	if s.part != nil {
+		s.part.Unlock()
+	} else {
+		s.mu.Unlock()
+	}
 }
 
 // gateShard keeps the gates of some tables. Idle gates are dropped when there
@@ -132,12 +172,14 @@ type Worker struct {
 
 	shards [shardCount]shard
 	gates  [shardCount]gateShard
+	// leases are nil if the worker is alone. label is the view of its batches.
+	leases *leases.Leases
+	label  atomic.Uint32
 
 	// commitMu is the commit section: it orders additive effects.
 	commitMu sync.Mutex
 
 	flights flights
-	logs    logRing
 
 	// slots has a token for each invocation that may run; queued counts those
 	// that wait for one.
@@ -167,13 +209,56 @@ func New(opt Options, engine store.Engine) (*Worker, error) {
 		w.gates[i].gates = make(map[string]*txn.Gate)
 	}
 	w.flights.running = make(map[[32]byte]*flight)
-	w.logs.init(opt.LogLines)
 	w.pool.New = func() any { return &invocation{w: w} }
-	return w, nil
+	if opt.Cluster == nil {
+		return w, nil
+	}
+	return w, w.join()
 }
 
-// Run owns the worker's background work, the sweeper, until ctx ends.
+// join makes the leases of a worker among others. Their parts are the shards.
+func (w *Worker) join() error {
+	o := w.opt.Cluster.Leases
+	o.Parts, o.Log, o.Relabel, o.Logger = shardCount, w.engine, w.relabel, w.opt.Logger
+	o.Values = func(part int) leases.Values { return values{w.shards[part].table, w.opt.MaxValueBytes} }
+	var err error
+	if w.leases, err = leases.New(o); err != nil {
+		return err
+	}
+	for i := range w.shards {
+		w.shards[i].part = w.leases.Part(base.Slot(i))
+	}
+	return nil
+}
+
+// values are those of a shard, as leases see them.
+type values struct {
+	*txn.Table
+	max int
+}
+
+// InstallValues implements leases.Values.
+func (v values) InstallValues(s base.Slot, body []byte) error {
+	return v.Table.InstallValues(s, body, v.max)
+}
+
+// Leases are those of a worker among others, for calls from the others; nil if it
+// is alone.
+func (w *Worker) Leases() *leases.Leases { return w.leases }
+
+// Run owns the worker's background work, the sweeper and the leases, until ctx
+// ends.
 func (w *Worker) Run(ctx context.Context) error {
+	if w.leases == nil {
+		return w.sweeps(ctx)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return w.sweeps(ctx) })
+	group.Go(func() error { return w.leases.Run(ctx, w.opt.Cluster.Views) })
+	return group.Wait()
+}
+
+func (w *Worker) sweeps(ctx context.Context) error {
 	tick := time.NewTicker(w.opt.SweepEvery)
 	defer tick.Stop()
 	var from []byte // where the next sweep goes on
@@ -228,7 +313,7 @@ type Status struct {
 // Status returns a snapshot. It does not block.
 func (w *Worker) Status() Status {
 	return Status{
-		Name: w.opt.Name, View: w.opt.View, Local: w.local.Load(),
+		Name: w.opt.Name, View: w.view(), Local: w.local.Load(),
 		Running: int(w.running.Load()), Queued: int(w.queued.Load()),
 	}
 }
@@ -247,10 +332,10 @@ type Lease struct {
 // Lease says who uses a key here now. With one worker every lease is here.
 func (w *Worker) Lease(k base.Key) Lease {
 	sh := w.shard(k.Slot())
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
+	sh.lock()
+	defer sh.unlock()
 	holders, waiting, mode := sh.table.Waiting(k)
-	l := Lease{Mode: "none", Holders: holders, Waiting: waiting, View: w.opt.View}
+	l := Lease{Mode: "none", Holders: holders, Waiting: waiting, View: w.view()}
 	if holders > 0 {
 		l.Mode = mode.String()
 	}

@@ -44,12 +44,15 @@ var rooms = []room{
 	{dir: "affinity", may: []string{"base", "internal/plant"}, core: true, why: whyCore},
 
 	{dir: "store", may: []string{"base", "internal/plant"}, foreign: []string{"*"}, why: whyEdge},
+	{dir: "store/remote", may: []string{"base", "internal/plant", "store", "rpc"}, foreign: []string{"*"},
+		why: "the store over the network knows its contract and the control plane"},
 	{dir: "runtime", may: []string{"base", "internal/plant", "sdk/go"}, foreign: []string{"*"}, why: whyEdge},
 	{dir: "rdma", may: []string{"base", "internal/plant", "cgo"}, foreign: []string{"*"}, why: whyEdge},
 	{dir: "cgo", why: "a binding knows the C library and nothing of ours"},
 	{dir: "rpc", may: []string{"base", "internal/plant"}, foreign: []string{"*"}, why: whyEdge},
 
-	{dir: "leasemgr", may: inner(), foreign: []string{"*"}, why: whyShell},
+	{dir: "leasemgr", may: inner("leasemgr/membership"), foreign: []string{"*"}, why: whyShell},
+	{dir: "leasemgr/membership", may: []string{"base", "internal/plant", "lease"}, core: true, why: whyCore},
 	{dir: "worker", may: inner(), foreign: []string{"*"}, why: whyShell},
 	{dir: "gateway", may: inner("worker", "leasemgr"), foreign: []string{"*"}, why: whyShell},
 	{dir: "internal/node", may: inner("worker", "leasemgr", "gateway"), foreign: []string{"*"}, why: whyShell},

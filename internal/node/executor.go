@@ -15,15 +15,15 @@ type executor struct {
 	address string
 }
 
-// Status implements gateway.Executor. One worker is the home of every slot and
+// Workers implements gateway.Executor. One worker is the home of every slot and
 // holds the lease of each.
-func (e executor) Status() gateway.Status {
+func (e executor) Workers() []gateway.Status {
 	s := e.Worker.Status()
-	return gateway.Status{
+	return []gateway.Status{{
 		Name: s.Name, Address: e.address, Provider: "local", View: s.View,
 		Running: s.Running, Queued: s.Queued,
 		Homes: base.SlotCount, Leases: base.SlotCount, LocalInvocations: s.Local,
-	}
+	}}
 }
 
 // Lease implements gateway.Executor.

@@ -41,6 +41,12 @@ type Options struct {
 	Listen string
 	// Data is the data directory; it is created if absent. Required.
 	Data string
+	// Workers is how many workers run in the process, passing leases among
+	// themselves; 0 means one, which is alone and holds all.
+	Workers int
+	// Provider is how several workers reach each other's memory: verbs, shm or tcp;
+	// empty means the best that works here.
+	Provider string
 	// Native are functions compiled into the process, by name.
 	Native map[string]runtime.Bundle
 	// DrainTimeout bounds how long running invocations may take to end at a
@@ -65,6 +71,9 @@ func (o *Options) EnsureDefaults() {
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:8088"
 	}
+	if o.Workers == 0 {
+		o.Workers = 1
+	}
 	if o.DrainTimeout == 0 {
 		o.DrainTimeout = 30 * time.Second
 	}
@@ -82,6 +91,9 @@ func Run(ctx context.Context, opt Options) (err error) {
 	opt.EnsureDefaults()
 	if opt.Data == "" {
 		return errors.New("node: Options.Data is required")
+	}
+	if opt.Workers < 1 {
+		return fmt.Errorf("node: %d workers, at least one is needed", opt.Workers)
 	}
 	engine, err := pebble.Open(opt.Store)
 	if err != nil {
@@ -108,7 +120,7 @@ func Run(ctx context.Context, opt Options) (err error) {
 // node is the assembled server.
 type node struct {
 	opt     Options
-	worker  *worker.Worker
+	workers workforce
 	gateway *gateway.Gateway
 	listen  net.Listener
 	server  *http.Server
@@ -127,28 +139,55 @@ func assemble(ctx context.Context, opt Options, engine store.Engine, rt *wasm.Ru
 }
 
 func build(ctx context.Context, opt Options, engine store.Engine, rt *wasm.Runtime, listener net.Listener) (*node, error) {
-	opt.Worker.EnsureDefaults()
-	members, err := leasemgr.Admit(engine, opt.Worker.Name)
-	if err != nil {
-		return nil, err
-	}
-	opt.Worker.View = members.View
 	catalogue, err := leasemgr.NewCatalogue(ctx, engine, loader{rt}, opt.Native, opt.Logger)
 	if err != nil {
 		return nil, err
 	}
-	w, err := worker.New(opt.Worker, engine)
+	workers, executor, err := employ(ctx, opt, engine, listener.Addr().String())
 	if err != nil {
 		return nil, err
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	g, err := gateway.New(opt.Gateway, executor{w, listener.Addr().String()}, catalogue, registry)
+	g, err := gateway.New(opt.Gateway, executor, catalogue, registry)
 	if err != nil {
 		return nil, err
 	}
-	return &node{opt: opt, worker: w, gateway: g, listen: listener, server: gateway.NewHTTPServer(opt.Gateway, g.Handler())}, nil
+	return &node{opt: opt, workers: workers, gateway: g, listen: listener, server: gateway.NewHTTPServer(opt.Gateway, g.Handler())}, nil
 }
+
+// workforce is what executes invocations.
+type workforce interface {
+	// run runs until ctx ends.
+	run(ctx context.Context) error
+	// ready waits until invocations can be executed.
+	ready(ctx context.Context) error
+	// drain refuses new invocations and waits for those that run.
+	drain(ctx context.Context) error
+}
+
+// employ makes one worker, or several.
+func employ(ctx context.Context, opt Options, engine store.Engine, address string) (workforce, gateway.Executor, error) {
+	opt.Worker.EnsureDefaults()
+	if opt.Workers > 1 {
+		c, err := newCluster(ctx, opt, engine)
+		return c, &router{cluster: c}, err
+	}
+	members, err := leasemgr.Admit(engine, opt.Worker.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	opt.Worker.View = members.View
+	w, err := worker.New(opt.Worker, engine)
+	return alone{w}, executor{w, address}, err
+}
+
+// alone is the one worker of a process.
+type alone struct{ *worker.Worker }
+
+func (a alone) run(ctx context.Context) error   { return a.Run(ctx) }
+func (a alone) ready(context.Context) error     { return nil }
+func (a alone) drain(ctx context.Context) error { return a.Drain(ctx) }
 
 // serve runs the node's goroutines until ctx ends or one of them fails, then
 // stops them in order.
@@ -157,36 +196,51 @@ func (n *node) serve(ctx context.Context) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, failed := errgroup.WithContext(running)
-	group.Go(func() error { return n.worker.Run(running) })
+	group.Go(func() error { return n.workers.run(running) })
 	group.Go(func() error {
 		if err := n.server.Serve(n.listen); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve HTTP: %w", err)
 		}
 		return nil
 	})
-	n.gateway.Serve()
-	url := "http://" + n.listen.Addr().String()
-	n.opt.Logger.Info("serving", "url", url, "data", n.opt.Data)
-	if n.opt.Ready != nil {
-		group.Go(func() error {
-			ready, cancel := context.WithCancel(running)
-			defer context.AfterFunc(ctx, cancel)()
-			defer cancel()
-			if err := n.opt.Ready(ready, url); err != nil && ctx.Err() == nil {
-				return err
-			}
-			return nil
-		})
-	}
+	opened := make(chan struct{}) // closed when the gateway is open, or will not be
+	group.Go(func() error {
+		ready, cancel := context.WithCancel(failed)
+		defer context.AfterFunc(ctx, cancel)()
+		defer cancel()
+		if err := n.open(ready, opened); err != nil && ctx.Err() == nil {
+			return err
+		}
+		return nil
+	})
 	group.Go(func() error {
 		defer stop()
 		select {
 		case <-ctx.Done():
 		case <-failed.Done():
 		}
+		<-opened
 		return n.drain(context.WithoutCancel(ctx))
 	})
 	return group.Wait()
+}
+
+// open lets invocations in when there are workers, and says so.
+func (n *node) open(ctx context.Context, opened chan<- struct{}) error {
+	err := n.workers.ready(ctx)
+	if err == nil {
+		n.gateway.Serve()
+	}
+	close(opened)
+	if err != nil {
+		return err
+	}
+	url := "http://" + n.listen.Addr().String()
+	n.opt.Logger.Info("serving", "url", url, "data", n.opt.Data)
+	if n.opt.Ready == nil {
+		return nil
+	}
+	return n.opt.Ready(ctx, url)
 }
 
 // drain ends the service in order; it waits at most Options.DrainTimeout.
@@ -201,7 +255,7 @@ func (n *node) drain(ctx context.Context) error {
 	if err := n.server.Shutdown(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("close HTTP connections: %w", err), n.server.Close())
 	}
-	if err := n.worker.Drain(ctx); err != nil {
+	if err := n.workers.drain(ctx); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

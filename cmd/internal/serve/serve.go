@@ -23,7 +23,9 @@ import (
 // Flags are the flags of a node.
 type Flags struct {
 	cli.Listen
-	Data string `default:"./tenure-data" type:"path" placeholder:"DIR" help:"Data directory, created if absent (default ./tenure-data)."`
+	Workers  int    `default:"1" help:"Workers in this process, which pass leases among themselves (default ${default})."`
+	Provider string `enum:",verbs,shm,tcp" default:"" placeholder:"NAME" help:"How several workers reach each other's memory: verbs, shm or tcp, instead of the best that works."`
+	Data     string `default:"./tenure-data" type:"path" placeholder:"DIR" help:"Data directory, created if absent (default ./tenure-data)."`
 	cli.Log
 }
 
@@ -46,7 +48,7 @@ func (f *Flags) Run(ctx context.Context, streams cli.Streams, opt Options) error
 	}
 	logger := f.Logger(streams.Stderr)
 	gctune.Server(logger)
-	o := node.Options{Listen: f.Listen.Listen, Data: f.Data, Native: opt.Native, Logger: logger}
+	o := node.Options{Listen: f.Listen.Listen, Data: f.Data, Workers: f.Workers, Provider: f.Provider, Native: opt.Native, Logger: logger}
 	o.Gateway.Token, o.Gateway.ReadToken = opt.Token, f.ReadToken
 	o.Ready = func(ctx context.Context, address string) error {
 		if _, err := fmt.Fprintf(streams.Stdout, "listening on %s\n", address); err != nil {

@@ -1,0 +1,148 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/gateway"
+	"github.com/tenure-faas/tenure/lease"
+	"github.com/tenure-faas/tenure/worker"
+)
+
+// router is the workers of a cluster as the gateway sees them. An invocation goes
+// to the worker that its first written key belongs to, so that those of one key
+// meet on one worker; without declared keys workers take turns.
+type router struct {
+	*cluster
+	turn atomic.Uint64
+}
+
+// Execute implements gateway.Executor.
+func (r *router) Execute(ctx context.Context, req *worker.Request) worker.Reply {
+	w := r.route(req)
+	if w == nil {
+		return worker.Reply{ID: req.ID, Err: r.nobody()}
+	}
+	return w.Execute(ctx, req)
+}
+
+func (r *router) nobody() *base.Error {
+	return base.Errorf(base.Unavailable, "no worker is a member of the cluster now; nothing was started")
+}
+
+// route picks a worker, nil if there is none.
+func (r *router) route(req *worker.Request) *worker.Worker {
+	if req.Flow != nil {
+		keys, err := req.Flow.DeclaredKeys(nil, req.Input)
+		if err == nil && len(keys) > 0 {
+			req.Keys = keys
+			first := keys[0]
+			for _, k := range keys {
+				if k.Write {
+					first = k
+					break
+				}
+			}
+			return r.at(uint64(first.Key.Slot()))
+		}
+		return r.at(r.turn.Add(1)) // a worker says what is wrong with the input
+	}
+	return r.atOp(req.Ops)
+}
+
+func (r *router) atOp(ops []worker.Op) *worker.Worker {
+	if len(ops) == 0 {
+		return r.at(0)
+	}
+	return r.at(uint64(ops[0].Key.Slot()))
+}
+
+// at is the worker at a place, or one after it.
+func (r *router) at(place uint64) *worker.Worker {
+	for i := range r.members {
+		if n := r.members[(place+uint64(i))%uint64(len(r.members))].now.Load(); n != nil {
+			return n.worker
+		}
+	}
+	return nil
+}
+
+// Record implements gateway.Executor: every worker reads the one store.
+func (r *router) Record(id base.InvocationID) (worker.Record, error) {
+	w := r.at(0)
+	if w == nil {
+		return worker.Record{}, r.nobody()
+	}
+	return w.Record(id)
+}
+
+// Load implements gateway.Executor.
+func (r *router) Load(ctx context.Context, ops []worker.Op) error {
+	w := r.atOp(ops)
+	if w == nil {
+		return r.nobody()
+	}
+	return w.Load(ctx, ops)
+}
+
+// Logs implements gateway.Executor: the workers share a log.
+func (r *router) Logs(after int64) ([]worker.LogEntry, <-chan struct{}) {
+	return r.members[0].opt.Logs.After(after)
+}
+
+// Workers implements gateway.Executor.
+func (r *router) Workers() []gateway.Status {
+	all := make([]gateway.Status, 0, len(r.members))
+	for _, m := range r.members {
+		n := m.now.Load()
+		if n == nil {
+			continue
+		}
+		s, l := n.worker.Status(), n.worker.Leases()
+		stats, known := l.Stats()
+		all = append(all, gateway.Status{
+			Name: s.Name, Provider: n.provider, View: s.View, Running: s.Running, Queued: s.Queued,
+			Homes: l.Homes(), Leases: known, LocalInvocations: s.Local, LeasePulls: stats.Pulls,
+		})
+	}
+	return all
+}
+
+// Lease implements gateway.Executor: it asks every worker.
+func (r *router) Lease(k base.Key) gateway.LeaseInfo {
+	info := gateway.LeaseInfo{Mode: "none"}
+	var why []string
+	for _, m := range r.members {
+		n := m.now.Load()
+		if n == nil {
+			continue
+		}
+		known := n.worker.Leases().Explain(k.Slot())
+		info.Queue += known.Queue
+		if known.Home == n.session.Member().Worker {
+			info.Home = m.opt.Name
+		}
+		if known.Successor != lease.Free {
+			info.Queue++
+		}
+		switch known.State {
+		case "held", "loading", "releasing":
+			info.Holder, info.Mode = m.opt.Name, "exclusive"
+			info.Epoch = uint64(known.View)<<32 | uint64(known.Ticket)
+			if len(known.Readers) > 0 {
+				info.Mode = "shared"
+			}
+		}
+		if known.State != "" {
+			why = append(why, fmt.Sprintf("%s: %v", m.opt.Name, known))
+		}
+	}
+	info.Why = fmt.Sprintf("slot %d; workers keep what they used last", k.Slot())
+	if len(why) > 0 {
+		info.Why += "; " + strings.Join(why, "; ")
+	}
+	return info
+}
