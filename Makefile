@@ -29,7 +29,7 @@ build: toolchain
 
 dev: toolchain
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/tenure
-	bin/tenure dev --example bank
+	bin/tenure dev --workers 4 --example bank
 
 # What continuous integration runs.
 test: toolchain

@@ -149,6 +149,9 @@ func build(ctx context.Context, opt Options, engine store.Engine, rt *wasm.Runti
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if c, many := workers.(*cluster); many {
+		registry.MustRegister(newMetrics(c))
+	}
 	g, err := gateway.New(opt.Gateway, executor, catalogue, registry)
 	if err != nil {
 		return nil, err

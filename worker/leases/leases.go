@@ -264,6 +264,9 @@ func (h *handler) Message(from lease.Worker, kind uint8, payload []byte) error {
 	p := l.Part(r.Slot)
 	p.Lock()
 	defer p.Unlock()
+	if r.Kind == lease.Inval {
+		p.stats.Invalidated++
+	}
 	install, err := p.core.Receive(&r)
 	if err != nil {
 		return err

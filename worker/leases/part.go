@@ -54,8 +54,9 @@ type Stats struct {
 	CAS, Reads, Releases, Messages uint64
 	// Pulls are leases that other members granted, Copies shared ones.
 	Pulls, Copies uint64
-	// Lost turns were taken away by a change of view.
-	Lost uint64
+	// Invalidated copies were given up because another member writes, Lost turns
+	// taken away by a change of view.
+	Invalidated, Lost uint64
 }
 
 func (s *Stats) add(o Stats) {
@@ -67,6 +68,7 @@ func (s *Stats) add(o Stats) {
 	s.Messages += o.Messages
 	s.Pulls += o.Pulls
 	s.Copies += o.Copies
+	s.Invalidated += o.Invalidated
 	s.Lost += o.Lost
 }
 

@@ -91,7 +91,7 @@ func wake(c chan struct{}) {
 // what is open then to takeDown.
 func (p *peer) keep(ctx context.Context) {
 	defer close(p.stopped)
-	backoff := minBackoff
+	backoff, started := minBackoff, time.Now()
 	for quiet := false; ctx.Err() == nil; {
 		began := time.Now()
 		err := p.connect(ctx)
@@ -109,12 +109,16 @@ func (p *peer) keep(ctx context.Context) {
 			backoff = min(2*backoff, maxBackoff)
 		}
 		if !quiet { // one line for each time that the link breaks
-			level := slog.LevelInfo // one has installed the view before the other
-			if p.out.resumes() {
-				level = slog.LevelWarn
+			level := slog.LevelWarn
+			switch {
+			case p.out.resumes():
+			case time.Since(started) < p.mesh.options.Timeout: // one has installed the view before the other
+				level = slog.LevelDebug
+			default:
+				level = slog.LevelInfo
 			}
 			p.log().Log(ctx, level, "mesh: the link to a member is down", "error", err)
-			quiet = true
+			quiet = level != slog.LevelDebug
 		}
 		for p.dismantle(ctx) != nil && ctx.Err() == nil {
 			p.pause(ctx, maxBackoff)
