@@ -162,6 +162,16 @@ func (f *fakeExecutor) Load(ctx context.Context, ops []worker.Op) error {
 	return nil
 }
 
+func (f *fakeExecutor) DrainWorker(_ context.Context, name string) error {
+	switch name {
+	case "w1":
+		return base.Errorf(base.InUse, "worker w1 is the last one")
+	case "w2":
+		return nil
+	}
+	return base.Errorf(base.NotFound, "no worker %q", name)
+}
+
 func (f *fakeExecutor) Workers() []Status {
 	return []Status{{Name: "w1", Address: "127.0.0.1:1", Provider: "shm", View: 3, Running: 2, Queued: 1, Homes: 7, Leases: 5, LocalInvocations: 11, LeasePulls: 13}}
 }

@@ -249,6 +249,19 @@ func (g *Gateway) getCluster(c *call) error {
 	return c.writeJSON(http.StatusOK, info)
 }
 
+// drainWorker is POST /v1/workers/{name}/drain.
+func (g *Gateway) drainWorker(c *call) error {
+	name := c.params[0]
+	if err := base.ValidateName("worker", name); err != nil {
+		return err
+	}
+	if err := g.executor.DrainWorker(c.r.Context(), name); err != nil {
+		return err
+	}
+	c.writeEmpty(http.StatusNoContent)
+	return nil
+}
+
 // getLease is GET /v1/leases/{table}/{key}.
 func (g *Gateway) getLease(c *call) error {
 	key, err := g.key(c)

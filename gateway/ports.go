@@ -27,6 +27,11 @@ type Executor interface {
 	Load(ctx context.Context, ops []worker.Op) error
 	// Workers returns a snapshot of each worker, by name. It does not block.
 	Workers() []Status
+	// DrainWorker takes a worker out of the cluster: its invocations end, no more
+	// are sent to it, and what it holds is free. It blocks until then. The error is a
+	// *base.Error: NotFound; InUse for the last worker; Timeout at the end of ctx, and
+	// then it goes on.
+	DrainWorker(ctx context.Context, name string) error
 	// Lease says who may use a key now. It does not block.
 	Lease(key base.Key) LeaseInfo
 	// Logs returns the lines with Seq > after that are still kept, oldest

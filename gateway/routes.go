@@ -163,6 +163,10 @@ func (g *Gateway) operationEndpoints() []endpoint {
 			method: "GET", path: "/v1/cluster", id: "get-cluster", tag: "cluster", summary: "Show the view and the workers",
 			answers: []answer{{status: 200, about: "The cluster", body: of[clusterInfo]()}}, handle: g.getCluster,
 		}, {
+			method: "POST", path: "/v1/workers/{name}/drain", id: "drain-worker", tag: "cluster",
+			summary: "Take a worker out of the cluster when its invocations have ended",
+			answers: []answer{{status: 204, about: "It is out"}}, problems: []int{404, 409, 504}, handle: g.drainWorker,
+		}, {
 			method: "GET", path: "/v1/leases/{table}/{key...}", id: "get-lease", tag: "cluster", summary: "Show who may use a key",
 			answers: []answer{{status: 200, about: "The lease", body: of[LeaseInfo]()}}, problems: []int{413}, handle: g.getLease,
 		}, {

@@ -32,7 +32,7 @@ type commandLine struct {
 
 	Functions command.Functions `cmd:"" help:"List the deployed functions."`
 	Workflows command.Workflows `cmd:"" help:"List the workflows."`
-	Workers   command.Workers   `cmd:"" help:"List the members of the cluster."`
+	Workers   command.Workers   `cmd:"" help:"List the members of the cluster, or take one out."`
 	Logs      command.Logs      `cmd:"" help:"Print what functions logged."`
 
 	Bench   benchcmd.Command `cmd:"" help:"Measure a server or this machine."`

@@ -126,6 +126,7 @@ func TestCalls(t *testing.T) {
 		{"functions", []string{"functions"}, "", "GET /v1/functions ", functions, "", []string{"NAME  RUNTIME  VERSION       KEPT  ISOLATE  HANDLERS\nbank  wasm     0123456789ab     2  true     deposit, open\nn     native   -                0  false    h\n"}},
 		{"workflows", []string{"workflows"}, "", "GET /v1/workflows ", workflows, "", []string{"NAME  REVISION  KIND         STEPS        OUTPUT  TIMEOUT\npay          2  transaction  zulu, alpha  zulu    5s\n"}},
 		{"workers", []string{"workers"}, "", "GET /v1/cluster ", `{"view":4,"workers":[{"id":"w1","address":"a:1","provider":"tcp","load":3}]}`, "", []string{"WORKER  ADDRESS  PROVIDER  LOAD  VIEW\nw1      a:1      tcp          3     4\n"}},
+		{"drain", []string{"workers", "drain", "w1"}, "", "POST /v1/workers/w1/drain ", ``, "", []string{""}},
 		{"workers JSON", []string{"workers", "--output=json"}, "", "GET /v1/cluster ", `{"view":4}`, "", []string{"{\n  \"view\": 4\n}\n"}},
 		{"invocation", []string{"invocation", "0abc"}, "", "GET /v1/invocations/0abc ", record, "", []string{"state     aborted", "took      250ms", "error     aborted: no funds"}},
 		{"logs", []string{"logs", "--workflow=pay", "--after=3"}, "", "GET /v1/logs?after=3&workflow=pay ", line + "\n", "", []string{" pay/zulu 0abc a\ufffdb"}},

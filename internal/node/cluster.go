@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/tenure-faas/tenure/base"
 
 	"github.com/tenure-faas/tenure/lease"
 	"github.com/tenure-faas/tenure/leasemgr"
@@ -25,6 +28,8 @@ type cluster struct {
 	manager *leasemgr.Manager
 	peers   leases.Local
 	members []*member
+	// draining is held while a worker leaves, one at a time, so that one stays.
+	draining sync.Mutex
 }
 
 // maxWorkers bounds the workers of one process.
@@ -55,8 +60,9 @@ func newCluster(ctx context.Context, opt Options, engine store.Engine) (*cluster
 		return nil, err
 	}
 	opt.Worker.Logs = worker.NewLogs(4096)
+	opt.Worker.CacheBytes /= int64(opt.Workers)
 	for i := range opt.Workers {
-		m := &member{c: c, opt: opt.Worker, up: make(chan struct{})}
+		m := &member{c: c, opt: opt.Worker, up: make(chan struct{}), leaving: make(chan struct{})}
 		m.opt.Name = fmt.Sprintf("worker-%d", i+1)
 		c.members = append(c.members, m)
 	}
@@ -85,6 +91,33 @@ func (c *cluster) ready(ctx context.Context) error {
 	return nil
 }
 
+// release takes a member out of the cluster for good. If ctx ends before, it is
+// out of the routes and leaves when its invocations have ended.
+func (c *cluster) release(ctx context.Context, m *member) error {
+	c.draining.Lock()
+	defer c.draining.Unlock()
+	others := 0
+	for _, x := range c.members {
+		if x != m && x.now.Load() != nil {
+			others++
+		}
+	}
+	n := m.now.Load()
+	switch {
+	case n == nil:
+		return base.Errorf(base.NotFound, "worker %s is not in the cluster", m.opt.Name)
+	case others == 0:
+		return base.Errorf(base.InUse, "worker %s is the last one", m.opt.Name)
+	}
+	m.leave.Do(func() { close(m.leaving) })
+	select {
+	case <-n.gone:
+		return nil
+	case <-ctx.Done():
+		return &base.Error{Kind: base.Timeout, Detail: fmt.Sprintf("worker %s takes no more invocations and leaves when its own have ended", m.opt.Name), Unknown: true}
+	}
+}
+
 // drain lets the invocations of all workers end.
 func (c *cluster) drain(ctx context.Context) error {
 	var errs []error
@@ -100,8 +133,11 @@ func (c *cluster) drain(ctx context.Context) error {
 type member struct {
 	c   *cluster
 	opt worker.Options
-	now atomic.Pointer[incarnation] // nil between two
+	now atomic.Pointer[incarnation] // nil between two, and when it leaves
 	up  chan struct{}               // closed when the first has joined
+	// leaving is closed by leave when it is to go for good.
+	leaving chan struct{}
+	leave   sync.Once
 }
 
 // incarnation is one start of it.
@@ -109,6 +145,7 @@ type incarnation struct {
 	worker   *worker.Worker
 	session  *leasemgr.Session
 	provider string
+	gone     chan struct{} // closed when it has ended
 }
 
 // run runs incarnations until ctx ends. One that was evicted, because the process
@@ -121,6 +158,12 @@ func (m *member) run(ctx context.Context) error {
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.opt.Name, err)
+		}
+		select {
+		case <-m.leaving:
+			m.c.opt.Logger.Info("a worker has left", "worker", m.opt.Name)
+			return nil
+		default:
 		}
 		m.c.opt.Logger.Warn("a worker was evicted and joins again", "worker", m.opt.Name)
 	}
@@ -154,7 +197,9 @@ func (m *member) once(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, w.Leases().Close()) }()
 	m.c.peers.Enter(session.Member(), w.Leases())
 	defer m.c.peers.Leave(session.Member())
-	m.now.Store(&incarnation{w, session, provider.Name()})
+	n := &incarnation{w, session, provider.Name(), make(chan struct{})}
+	defer close(n.gone)
+	m.now.Store(n)
 	defer m.now.Store(nil)
 	select {
 	case <-m.up:
@@ -176,9 +221,31 @@ func (m *member) serve(ctx context.Context, session *leasemgr.Session, w *worker
 		}
 		return nil
 	})
+	group.Go(func() error {
+		defer cancel()
+		return m.depart(ctx, session, w)
+	})
 	group.Go(func() error { return w.Run(ctx) })
 	group.Go(func() error { return follow(ctx, session, views) })
 	return group.Wait()
+}
+
+// depart waits until the member is to go, then lets its invocations end and
+// announces that it leaves: from then on what it held is free.
+func (m *member) depart(ctx context.Context, session *leasemgr.Session, w *worker.Worker) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-m.leaving:
+	}
+	m.now.Store(nil)
+	if err := w.Drain(ctx); err != nil {
+		return nil // ctx has ended
+	}
+	if err := session.Leave(ctx); err != nil && ctx.Err() == nil {
+		m.opt.Logger.Warn("the membership ends by itself", "worker", m.opt.Name, "err", err)
+	}
+	return nil
 }
 
 // follow passes the newest view on.

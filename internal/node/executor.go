@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/tenure-faas/tenure/base"
@@ -24,6 +25,14 @@ func (e executor) Workers() []gateway.Status {
 		Running: s.Running, Queued: s.Queued,
 		Homes: base.SlotCount, Leases: base.SlotCount, LocalInvocations: s.Local,
 	}}
+}
+
+// DrainWorker implements gateway.Executor: the one worker stays.
+func (e executor) DrainWorker(_ context.Context, name string) error {
+	if name != e.Worker.Name() {
+		return base.Errorf(base.NotFound, "no worker %q", name)
+	}
+	return base.Errorf(base.InUse, "%s is the only worker: stop the server instead", name)
 }
 
 // Lease implements gateway.Executor.

@@ -22,19 +22,27 @@ type router struct {
 
 // Execute implements gateway.Executor.
 func (r *router) Execute(ctx context.Context, req *worker.Request) worker.Reply {
-	w := r.route(req)
-	if w == nil {
-		return worker.Reply{ID: req.ID, Err: r.nobody()}
+	place := r.route(req)
+	for range r.members {
+		n := r.at(place)
+		if n == nil {
+			break
+		}
+		reply := n.worker.Execute(ctx, req)
+		if reply.Err == nil || reply.Err.Kind != base.Unavailable || reply.Err.Unknown || r.at(place) == n {
+			return reply
+		}
+		// The worker left while the invocation was on its way: nothing was changed.
 	}
-	return w.Execute(ctx, req)
+	return worker.Reply{ID: req.ID, Err: r.nobody()}
 }
 
 func (r *router) nobody() *base.Error {
 	return base.Errorf(base.Unavailable, "no worker is a member of the cluster now; nothing was started")
 }
 
-// route picks a worker, nil if there is none.
-func (r *router) route(req *worker.Request) *worker.Worker {
+// route says which place an invocation belongs to.
+func (r *router) route(req *worker.Request) uint64 {
 	if req.Flow != nil {
 		keys, err := req.Flow.DeclaredKeys(nil, req.Input)
 		if err == nil && len(keys) > 0 {
@@ -46,25 +54,25 @@ func (r *router) route(req *worker.Request) *worker.Worker {
 					break
 				}
 			}
-			return r.at(uint64(first.Key.Slot()))
+			return uint64(first.Key.Slot())
 		}
-		return r.at(r.turn.Add(1)) // a worker says what is wrong with the input
+		return r.turn.Add(1) // a worker says what is wrong with the input
 	}
-	return r.atOp(req.Ops)
+	return placeOf(req.Ops)
 }
 
-func (r *router) atOp(ops []worker.Op) *worker.Worker {
+func placeOf(ops []worker.Op) uint64 {
 	if len(ops) == 0 {
-		return r.at(0)
+		return 0
 	}
-	return r.at(uint64(ops[0].Key.Slot()))
+	return uint64(ops[0].Key.Slot())
 }
 
-// at is the worker at a place, or one after it.
-func (r *router) at(place uint64) *worker.Worker {
+// at is the worker at a place, or one after it; nil if there is none.
+func (r *router) at(place uint64) *incarnation {
 	for i := range r.members {
 		if n := r.members[(place+uint64(i))%uint64(len(r.members))].now.Load(); n != nil {
-			return n.worker
+			return n
 		}
 	}
 	return nil
@@ -72,20 +80,20 @@ func (r *router) at(place uint64) *worker.Worker {
 
 // Record implements gateway.Executor: every worker reads the one store.
 func (r *router) Record(id base.InvocationID) (worker.Record, error) {
-	w := r.at(0)
-	if w == nil {
+	n := r.at(0)
+	if n == nil {
 		return worker.Record{}, r.nobody()
 	}
-	return w.Record(id)
+	return n.worker.Record(id)
 }
 
 // Load implements gateway.Executor.
 func (r *router) Load(ctx context.Context, ops []worker.Op) error {
-	w := r.atOp(ops)
-	if w == nil {
+	n := r.at(placeOf(ops))
+	if n == nil {
 		return r.nobody()
 	}
-	return w.Load(ctx, ops)
+	return n.worker.Load(ctx, ops)
 }
 
 // Logs implements gateway.Executor: the workers share a log.
@@ -109,6 +117,16 @@ func (r *router) Workers() []gateway.Status {
 		})
 	}
 	return all
+}
+
+// DrainWorker implements gateway.Executor.
+func (r *router) DrainWorker(ctx context.Context, name string) error {
+	for _, m := range r.members {
+		if m.opt.Name == name {
+			return r.release(ctx, m)
+		}
+	}
+	return base.Errorf(base.NotFound, "no worker %q", name)
 }
 
 // Lease implements gateway.Executor: it asks every worker.

@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"encoding/json"
+	"net/url"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -117,7 +118,24 @@ func orElse(text, otherwise string) string {
 }
 
 // Workers is `tenure workers`.
-type Workers struct{}
+type Workers struct {
+	List  ListWorkers `cmd:"" default:"1" help:"List the members of the cluster (what happens without a command)."`
+	Drain DrainWorker `cmd:"" help:"Take a worker out of the cluster when its invocations have ended."`
+}
+
+// ListWorkers is `tenure workers list`.
+type ListWorkers struct{}
+
+// DrainWorker is `tenure workers drain`.
+type DrainWorker struct {
+	Name string `arg:"" help:"The worker, as tenure workers lists it."`
+}
+
+// Run drains the worker and waits until it is out.
+func (c *DrainWorker) Run(ctx context.Context, env *Env) error {
+	_, err := env.Client.Do(ctx, client.Request{Method: "POST", Path: "/v1/workers/" + url.PathEscape(c.Name) + "/drain"})
+	return err
+}
 
 type cluster struct {
 	View    uint64
@@ -127,8 +145,8 @@ type cluster struct {
 	}
 }
 
-// Run lists the members of the cluster.
-func (c *Workers) Run(ctx context.Context, env *Env) error {
+// Run lists the members.
+func (c *ListWorkers) Run(ctx context.Context, env *Env) error {
 	header := table.Row{"worker", "address", "provider", "load", "view"}
 	return list(ctx, env, "/v1/cluster", header, func(l cluster) (rows []table.Row) {
 		for _, w := range l.Workers {
