@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/tenure-faas/tenure/lease"
 	"github.com/tenure-faas/tenure/rdma"
+	"github.com/tenure-faas/tenure/rdma/machine"
 	"github.com/tenure-faas/tenure/rdma/tcp"
 	"github.com/tenure-faas/tenure/store/pebble"
 	"github.com/tenure-faas/tenure/worker"
@@ -45,12 +47,24 @@ type member struct {
 	err      error
 }
 
+// providerEnv names the provider of verbs that clusters use; empty is tcp. In the
+// virtual machine of make test-rxe it is verbs.
+const providerEnv = "TENURE_TEST_PROVIDER"
+
+func openProvider(string) (rdma.Provider, error) {
+	if name := os.Getenv(providerEnv); name != "" {
+		_, verdict := machine.Choose(context.Background(), machine.Demand{Provider: name})
+		return machine.Open(context.Background(), verdict, slog.New(slog.DiscardHandler))
+	}
+	return openTCP("")
+}
+
 func openTCP(string) (rdma.Provider, error) { return tcp.Open(tcp.Options{}) }
 
 // newCluster starts n workers over a store in memory.
 func newCluster(t testing.TB, n int, opt worker.Options, fns handlers) *cluster {
 	t.Helper()
-	c := &cluster{members: map[lease.Worker]*member{}, options: opt, open: openTCP}
+	c := &cluster{members: map[lease.Worker]*member{}, options: opt, open: openProvider}
 	c.bed = &bed{t: t, fs: vfs.NewMem(), fns: fns, pick: c.any}
 	c.options.Logger = slog.New(slog.DiscardHandler)
 	var err error

@@ -20,7 +20,9 @@ esac
 cd "$(dirname "$0")/../.."
 
 # Packages whose tests run on one node, with the tag rdma.
-one_node=(./cgo/ibverbs ./rdma/verbs ./rdma/machine)
+one_node=(./cgo/ibverbs ./rdma/verbs ./rdma/machine ./worker)
+# Of the workers' tests those in which leases move over the device.
+worker_tests='-test.short -test.run=TestLeaseMovesBetweenWorkers|TestStrictSerializabilityOver'
 # A package whose tests drive an agent on the other node, and one whose tests
 # run on both nodes at the same time.
 driven=./rdma/verbs driven_tests='-test.run=TestConformanceOnTwoMachines'
@@ -64,6 +66,7 @@ build() {
   for package in "${one_node[@]}"; do
     go test -c -tags rdma -o "$work/one/$(basename "$package").test" "$package" || return
   done
+  echo "$worker_tests" >"$work/one/worker.flags"
   go build -tags rdma -o "$work/one/tenure" ./cmd/tenure || return
   for package in "$driven" "$both"; do
     go test -c -tags rdma -o "$work/two/$(basename "$package").test" "$package" || return

@@ -4,16 +4,20 @@
 # payload). Exits with 1 if a test fails, or if a test binary passes none.
 #
 # TEST_FLAGS are the flags of the test binaries; they need -test.v, which tells
-# what passed. They find TENURE_RDMA_REQUIRED=1 in their environment: there is a
-# device, so a test that finds none fails instead of being skipped.
+# what passed. X.test gets those of the file X.flags as well, if there is one. They
+# find in their environment TENURE_RDMA_REQUIRED=1: there is a device, so a test
+# that finds none fails instead of being skipped; and TENURE_TEST_PROVIDER=verbs.
 set -o pipefail
-export TENURE_RDMA_REQUIRED=1
+export TENURE_RDMA_REQUIRED=1 TENURE_TEST_PROVIDER=verbs
 . ./tests.sh
 status=0
 
 for binary in *.test; do
   [ -x "$binary" ] || continue
-  run_tests "$binary" "./$binary" || status=1
+  flags=
+  [ ! -e "${binary%.test}.flags" ] || flags=$(cat "${binary%.test}.flags")
+  # shellcheck disable=SC2086 # several flags
+  run_tests "$binary" "./$binary" $flags || status=1
 done
 
 # note WHOSE VERB MICROSECONDS: keeps a figure for compare.
