@@ -3,12 +3,12 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/tenure-faas/tenure/base"
@@ -16,13 +16,22 @@ import (
 
 // Options are what both ends of the control plane agree on.
 type Options struct {
-	// Plain allows addresses beyond this host without encryption: for networks in
-	// which every machine is trusted.
+	// Credentials encrypt and authenticate every connection: see LoadCredentials.
+	// nil means plain connections, to loopback addresses only.
+	Credentials *Credentials
+	// ServerName is a name that the certificate of a server must be valid for, of
+	// use to Dial with Credentials; empty means the host of the address.
+	ServerName string
+	// Plain allows addresses beyond this host without Credentials: for networks in
+	// which every machine is trusted. It excludes Credentials.
 	Plain bool
 	// MaxMessage bounds a message, in bytes; 0 means 4 MiB.
 	MaxMessage int
 	// MaxStreams bounds the concurrent calls of one connection; 0 means 1024.
 	MaxStreams uint32
+	// Logger is told by servers with Credentials whom they refuse, once a second at
+	// most; nil means slog.Default.
+	Logger *slog.Logger
 }
 
 // EnsureDefaults replaces zero values by the documented defaults.
@@ -32,6 +41,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.MaxStreams == 0 {
 		o.MaxStreams = 1024
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
 	}
 }
 
@@ -44,10 +56,12 @@ const (
 )
 
 // NewServer makes a server whose handlers return *base.Error; register services
-// on it, then Serve a listener that Listen made. The caller stops it.
+// on it, then Serve a listener that Listen made with the same options. The caller
+// stops it.
 func NewServer(o Options) *grpc.Server {
 	o.EnsureDefaults()
 	return grpc.NewServer(
+		grpc.Creds(serverCredentials(o)),
 		grpc.MaxRecvMsgSize(o.MaxMessage),
 		grpc.MaxConcurrentStreams(o.MaxStreams),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingTimeout}),
@@ -60,12 +74,15 @@ func NewServer(o Options) *grpc.Server {
 
 // Listen opens a TCP listener for the control plane.
 func Listen(address string, o Options) (net.Listener, error) {
-	if err := checkAddress(address, o); err != nil {
+	if _, err := checkAddress(address, o); err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("control plane: %w", err)
+	}
+	if o.Credentials != nil {
+		l = secureListener{l}
 	}
 	return l, nil
 }
@@ -73,12 +90,13 @@ func Listen(address string, o Options) (net.Listener, error) {
 // Dial returns a connection to address that is made when it is first used, and
 // made again, with back-off, when it breaks. The caller closes it.
 func Dial(address string, o Options) (*grpc.ClientConn, error) {
-	if err := checkAddress(address, o); err != nil {
+	host, err := checkAddress(address, o)
+	if err != nil {
 		return nil, err
 	}
 	o.EnsureDefaults()
 	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(clientCredentials(host, o)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(o.MaxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: dialTimeout,
@@ -91,17 +109,19 @@ func Dial(address string, o Options) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// checkAddress refuses what would travel in the clear beyond this host.
-func checkAddress(address string, o Options) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return &base.Error{Kind: base.Invalid, Subject: "address", Detail: fmt.Sprintf("%q is not host:port: %v", address, err)}
+// checkAddress refuses what would travel in the clear beyond this host, and
+// returns the host of the address.
+func checkAddress(address string, o Options) (host string, err error) {
+	host, _, err = net.SplitHostPort(address)
+	switch ip := net.ParseIP(host); {
+	case err != nil:
+		return "", base.Invalidf("address", "%q is not host:port: %v", address, err)
+	case o.Plain && o.Credentials != nil:
+		return "", base.Invalidf("address", "%s: plain connections are allowed and certificates are given: it must be one of them", address)
+	case o.Plain || o.Credentials != nil || host == "localhost" || ip != nil && ip.IsLoopback():
+		return host, nil
 	}
-	if ip := net.ParseIP(host); o.Plain || host == "localhost" || ip != nil && ip.IsLoopback() {
-		return nil
-	}
-	return &base.Error{Kind: base.Invalid, Subject: "address", Detail: fmt.Sprintf(
-		"%s is not a loopback address, and the control plane is not encrypted: allow it explicitly where the network is trusted", address)}
+	return "", base.Invalidf("address", "%s is not a loopback address, and the control plane would not be encrypted: give certificates (%s), or allow plain connections where the network is trusted", address, howToMake)
 }
 
 // serveKinds turns the errors of handlers into statuses.

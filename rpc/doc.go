@@ -12,6 +12,12 @@
 // Errors keep their base.Kind across the wire; an error without one, such as a
 // broken connection, is base.Unavailable.
 //
-// There is no encryption yet, so Listen and Dial take loopback addresses only,
-// unless Plain says that the network is trusted.
+// # Encryption
+//
+// With Credentials both ends show a certificate of the cluster's CA and verify the
+// other's, over TLS 1.3, and a client that the server's is valid for the host, or
+// for ServerName. Whoever has such a certificate may call everything: it says that
+// a process belongs to the cluster, not who it is. Without Credentials Listen and
+// Dial take loopback addresses only, unless Plain says that the network is
+// trusted.
 package rpc

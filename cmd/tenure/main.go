@@ -10,6 +10,7 @@ import (
 
 	"github.com/tenure-faas/tenure/cmd/internal/cli"
 	"github.com/tenure-faas/tenure/cmd/tenure/internal/benchcmd"
+	"github.com/tenure-faas/tenure/cmd/tenure/internal/certs"
 	"github.com/tenure-faas/tenure/cmd/tenure/internal/command"
 	"github.com/tenure-faas/tenure/cmd/tenure/internal/dev"
 	"github.com/tenure-faas/tenure/cmd/tenure/internal/doctor"
@@ -37,6 +38,7 @@ type commandLine struct {
 
 	Bench   benchcmd.Command `cmd:"" help:"Measure a server or this machine."`
 	Doctor  doctor.Command   `cmd:"" help:"Show what this machine offers for RDMA, what is missing and what is chosen."`
+	Certs   certs.Command    `cmd:"" help:"Make a certificate authority for development, and certificates for the processes of a cluster."`
 	Version command.Version  `cmd:"" help:"Print what this program was built from."`
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tenure-faas/tenure/base"
 	"github.com/tenure-faas/tenure/lease"
+	"github.com/tenure-faas/tenure/worker/mesh"
 )
 
 // homeState is this worker as the home of slots.
@@ -243,6 +244,11 @@ func (l *Leases) tell(ctx context.Context, to lease.Member, call func(context.Co
 // Report takes what a member holds: the call that its Peers.Report makes. It does
 // not block.
 func (l *Leases) Report(from lease.Member, v base.View, slots []base.Slot) error {
+	for _, s := range slots {
+		if int(s) >= l.options.Slots {
+			return fmt.Errorf("leases: worker %d reports slot %d, there are %d", from.Worker, s, l.options.Slots)
+		}
+	}
 	h := &l.home
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -269,7 +275,7 @@ func (l *Leases) Ready(from lease.Member, v base.View) error {
 		return nil
 	}
 	if inc, member := installed.Incarnation(from.Worker); !member || inc != from.Incarnation {
-		return fmt.Errorf("leases: worker %d in incarnation %d is not a member of view %d", from.Worker, from.Incarnation, v)
+		return fmt.Errorf("leases: a notice from worker %d, incarnation %d, in view %d: %w", from.Worker, from.Incarnation, v, mesh.ErrNotMember)
 	}
 	for i := range l.parts {
 		p := &l.parts[i]
