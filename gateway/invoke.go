@@ -23,7 +23,7 @@ func (g *Gateway) invokeWorkflow(c *call) error {
 	if err != nil {
 		return err
 	}
-	return g.invoke(c, name, program)
+	return g.invoke(c, &worker.Request{Name: name, Workflow: name}, program)
 }
 
 // invokeHandler is POST /v1/functions/{name}/{handler}/invoke.
@@ -39,11 +39,12 @@ func (g *Gateway) invokeHandler(c *call) error {
 	if err != nil {
 		return err
 	}
-	return g.invoke(c, function+"/"+handler, program)
+	return g.invoke(c, &worker.Request{Name: function + "/" + handler, Function: function, Handler: handler}, program)
 }
 
-// invoke runs a program with the body as its input and answers with its output.
-func (g *Gateway) invoke(c *call, name string, program *Program) error {
+// invoke runs a program, which req names, with the body as its input and answers
+// with its output.
+func (g *Gateway) invoke(c *call, req *worker.Request, program *Program) error {
 	buf := g.buffers.get()
 	defer g.buffers.put(buf)
 	input, err := c.readBody(*buf, g.opt.MaxBodyBytes)
@@ -51,11 +52,9 @@ func (g *Gateway) invoke(c *call, name string, program *Program) error {
 		return err
 	}
 	*buf = input
-	req := &worker.Request{
-		ID: c.id, Name: name,
-		Flow: program.Flow, Bundles: program.Bundles, Lookup: g.lookup,
-		Input: input,
-	}
+	req.ID, req.Input = c.id, input
+	req.Flow, req.Bundles, req.Lookup = program.Flow, program.Bundles, g.lookup
+	req.Changed, req.Deployed = program.Changed, program.Deployed()
 	if len(input) == 0 {
 		req.Input = emptyInput
 	} else if err := checkJSON("input", input); err != nil {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -56,45 +55,80 @@ type Program struct {
 	Flow *workflow.Workflow
 	// Bundles has the bundle of each step of Flow, by step index.
 	Bundles []runtime.Bundle
+	// Changed is the sequence number of the last change of the workflow or of a
+	// function in it: a catalogue that has read this one has no older program.
+	Changed uint64
+
+	catalogue *Catalogue // that made it
+}
+
+// Deployed is the sequence number of the last change that the catalogue which
+// made the program has seen by now; 0 if no catalogue made it.
+func (p *Program) Deployed() uint64 {
+	if p.catalogue == nil {
+		return 0
+	}
+	return p.catalogue.Sequence()
 }
 
 // Catalogue is what is deployed. Readers take an immutable snapshot and never
 // wait; writers are serialised, make their change durable, then publish.
+//
+// One process owns the catalogue and changes it: the one that has the engine
+// open. A store.Engine has no conditional write, so two owners could lose each
+// other's changes; others therefore have a Replica, which cannot write at all.
+// Every change counts a sequence number in the store, in the batch that makes
+// it, by which a reader knows that what it has read is whole and the newest.
 type Catalogue struct {
-	engine store.Engine
+	reader store.Reader
+	engine store.Engine // nil for a replica
 	loader Loader
+	native map[string]*function
 	logger *slog.Logger
 
-	// hidden are stored functions that are not in the snapshot, because a native
-	// one shadows them or they could not be loaded. Their modules are kept.
-	hidden map[string]storedFunction
+	// turn has a token while somebody changes or refreshes; it is held while a
+	// module compiles. It guards what follows and the writing of snap.
+	turn    chan struct{}
+	retired []retired // oldest first
+	// doubtful says that a change failed and may be in the store nevertheless.
+	doubtful, closed bool
 
-	mu      sync.Mutex // serialises writers; held while a module compiles
-	retired []retired  // oldest first; guarded by mu
-	snap    atomic.Pointer[snapshot]
+	snap atomic.Pointer[snapshot]
 }
 
 // NewCatalogue reads the catalogue from the store and loads every function in
-// it. native are functions compiled into this process; they shadow deployed
-// ones of the same name and cannot be replaced over the API. What cannot be
-// loaded is logged and unavailable until it is deployed again; it does not keep
-// the rest from being served. It blocks while modules are loaded (milliseconds
-// each with a warm compile cache).
+// it; the caller becomes its owner. native are functions compiled into this
+// process; they shadow deployed ones of the same name and cannot be replaced
+// over the API. What cannot be loaded is logged and unavailable until it is
+// deployed again; it does not keep the rest from being served. It blocks while
+// modules are loaded (milliseconds each with a warm compile cache).
 func NewCatalogue(ctx context.Context, engine store.Engine, loader Loader, native map[string]runtime.Bundle, logger *slog.Logger) (*Catalogue, error) {
-	c := &Catalogue{engine: engine, loader: loader, logger: logger, hidden: map[string]storedFunction{}}
-	s := &snapshot{functions: map[string]*function{}, workflows: map[string]*flow{}}
+	return newCatalogue(ctx, engine, engine, loader, native, logger)
+}
+
+func newCatalogue(ctx context.Context, r store.Reader, engine store.Engine, loader Loader, native map[string]runtime.Bundle, logger *slog.Logger) (*Catalogue, error) {
+	c := &Catalogue{reader: r, engine: engine, loader: loader, logger: logger, native: map[string]*function{}, turn: make(chan struct{}, 1)}
 	for name, bundle := range native {
-		s.functions[name] = newFunction(FunctionInfo{Name: name, Runtime: "native", Handlers: bundle.Handlers()}, bundle)
+		c.native[name] = c.newFunction(FunctionInfo{Name: name, Runtime: "native", Handlers: bundle.Handlers()}, bundle, 0)
 	}
-	if err := c.readFunctions(ctx, s); err != nil {
+	c.snap.Store(&snapshot{replaced: make(chan struct{})})
+	if _, err := c.reread(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.readWorkflows(s); err != nil {
-		return nil, err
-	}
-	c.snap.Store(s)
 	return c, nil
 }
+
+// lock takes the turn; it waits for one who compiles a module.
+func (c *Catalogue) lock(ctx context.Context) error {
+	select {
+	case c.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return &base.Error{Kind: base.Timeout, Detail: "the time was over while another change of the catalogue was made; nothing was changed", Err: ctx.Err()}
+	}
+}
+
+func (c *Catalogue) unlock() { <-c.turn }
 
 func notFound(what, name string) error { return base.Errorf(base.NotFound, "no %s %q", what, name) }
 
@@ -149,9 +183,9 @@ func (c *Catalogue) Program(name string) (*Program, error) {
 // HandlerProgram returns one handler as a workflow of its own. It does not
 // block.
 func (c *Catalogue) HandlerProgram(name, handler string) (*Program, error) {
-	f := c.snap.Load().functions[name]
-	if f == nil {
-		return nil, notFound("function", name)
+	f, err := c.snap.Load().usable(name)
+	if err != nil {
+		return nil, err
 	}
 	if p := f.programs[handler]; p != nil {
 		return p, nil
@@ -161,16 +195,35 @@ func (c *Catalogue) HandlerProgram(name, handler string) (*Program, error) {
 
 // Bundle returns the current bundle of a function. It does not block.
 func (c *Catalogue) Bundle(name string) (runtime.Bundle, error) {
-	if f := c.snap.Load().functions[name]; f != nil {
-		return f.bundle, nil
+	f, err := c.snap.Load().usable(name)
+	if err != nil {
+		return nil, err
 	}
-	return nil, notFound("function", name)
+	return f.bundle, nil
+}
+
+// RunWorkflow is Program in the words of the packages below.
+func (c *Catalogue) RunWorkflow(name string) (*workflow.Workflow, []runtime.Bundle, error) {
+	p, err := c.Program(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p.Flow, p.Bundles, nil
+}
+
+// RunHandler is HandlerProgram in the words of the packages below.
+func (c *Catalogue) RunHandler(name, handler string) (*workflow.Workflow, []runtime.Bundle, error) {
+	p, err := c.HandlerProgram(name, handler)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p.Flow, p.Bundles, nil
 }
 
 // Close frees every bundle. No invocation may start afterwards.
 func (c *Catalogue) Close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.turn <- struct{}{}
+	defer c.unlock()
 	var errs []error
 	for _, f := range c.snap.Load().functions {
 		errs = append(errs, f.bundle.Close())
@@ -178,7 +231,7 @@ func (c *Catalogue) Close() error {
 	for _, r := range c.retired {
 		errs = append(errs, r.bundle.Close())
 	}
-	c.retired = nil
-	c.snap.Store(&snapshot{})
+	c.retired, c.closed = nil, true
+	c.publish(&snapshot{sequence: c.Sequence()})
 	return errors.Join(errs...)
 }

@@ -36,6 +36,29 @@ const (
 	retiredMost = 16
 )
 
+// change takes the turn for a change, to be ended with unlock, and returns what
+// the change begins with.
+func (c *Catalogue) change(ctx context.Context) (*snapshot, error) {
+	if c.engine == nil {
+		return nil, errors.New("leasemgr: a replica of the catalogue was asked for a change, which only its owner makes")
+	}
+	if err := c.lock(ctx); err != nil {
+		return nil, err
+	}
+	if c.closed {
+		c.unlock()
+		return nil, errClosed()
+	}
+	if c.doubtful {
+		if _, err := c.reread(ctx); err != nil {
+			c.unlock()
+			return nil, err
+		}
+		c.doubtful = false
+	}
+	return c.snap.Load(), nil
+}
+
 // DeployFunction compiles, checks and stores a module and makes it the current
 // version; invocations that run go on with the version they began with.
 // created is false if the same module was current already.
@@ -43,31 +66,33 @@ func (c *Catalogue) DeployFunction(ctx context.Context, name string, module []by
 	if err := base.ValidateName("function", name); err != nil {
 		return FunctionInfo{}, false, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.snap.Load()
+	s, err := c.change(ctx)
+	if err != nil {
+		return FunctionInfo{}, false, err
+	}
+	defer c.unlock()
 	old := s.functions[name]
 	if old != nil && old.info.Runtime == "native" {
 		return FunctionInfo{}, false, base.Errorf(base.InUse, "function %q is compiled into this server and cannot be replaced", name)
 	}
 	sum := sha256.Sum256(module)
 	version := hex.EncodeToString(sum[:])
-	if old != nil && old.info.Version == version && old.info.Isolate == isolate {
+	if old != nil && old.info.Version == version && old.info.Isolate == isolate && old.fault == nil {
 		return old.info, false, nil
 	}
 	bundle, err := c.loader.Load(ctx, name, module, isolate)
 	if err != nil {
 		return FunctionInfo{}, false, err
 	}
-	stored := storedFunction{Version: version, Isolate: isolate}
+	stored := storedFunction{Version: version, Isolate: isolate, Sequence: s.sequence + 1}
 	if old != nil {
 		stored.Versions = slices.DeleteFunc(slices.Clone(old.info.Versions), func(v FunctionVersion) bool { return v.Version == version })
 	}
 	stored.Versions = append(stored.Versions, FunctionVersion{version, time.Now().UTC()})
 	stored.Versions = stored.Versions[max(0, len(stored.Versions)-versionsKept):]
 	functions := maps.Clone(s.functions)
-	functions[name] = newFunction(stored.info(name, bundle), bundle)
-	next, err := s.with(functions)
+	functions[name] = c.newFunction(stored.info(name, bundle), bundle, stored.Sequence)
+	next, err := c.with(s, functions)
 	if err == nil {
 		err = c.store(next, func(b store.Batch) error {
 			b.Set(store.ModuleKey(version), module)
@@ -84,7 +109,7 @@ func (c *Catalogue) DeployFunction(ctx context.Context, name string, module []by
 }
 
 // retire closes a bundle once nothing can be running it any more, and those
-// whose time has come. The caller holds mu.
+// whose time has come. The caller has the turn.
 func (c *Catalogue) retire(b runtime.Bundle) {
 	now := time.Now()
 	c.retired = append(c.retired, retired{b, now})
@@ -96,8 +121,8 @@ func (c *Catalogue) retire(b runtime.Bundle) {
 	}
 }
 
-// store makes a change durable, drops modules that nothing names any more, and
-// publishes the snapshot.
+// store makes a change durable and counts it, drops modules that nothing names
+// any more, and publishes the snapshot.
 func (c *Catalogue) store(next *snapshot, change func(store.Batch) error) error {
 	b := c.engine.NewBatch()
 	defer b.Release()
@@ -110,7 +135,7 @@ func (c *Catalogue) store(next *snapshot, change func(store.Batch) error) error 
 			named[v.Version] = true
 		}
 	}
-	for name, f := range c.hidden {
+	for name, f := range next.hidden {
 		if next.functions[name] == nil || next.functions[name].info.Runtime == "native" {
 			for _, v := range f.Versions {
 				named[v.Version] = true
@@ -124,10 +149,12 @@ func (c *Catalogue) store(next *snapshot, change func(store.Batch) error) error 
 			}
 		}
 	}
+	b.Set(sequenceKey(), encodeSequence(next.sequence))
 	if err := c.engine.Apply(b); err != nil {
+		c.doubtful = true
 		return err
 	}
-	c.snap.Store(next)
+	c.publish(next)
 	return nil
 }
 
@@ -142,10 +169,12 @@ func setJSON(b store.Batch, key []byte, v any) error {
 
 // RemoveFunction removes a function and its versions. InUse while a workflow
 // needs it.
-func (c *Catalogue) RemoveFunction(_ context.Context, name string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.snap.Load()
+func (c *Catalogue) RemoveFunction(ctx context.Context, name string) error {
+	s, err := c.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.unlock()
 	f := s.functions[name]
 	if f == nil {
 		return notFound("function", name)
@@ -155,7 +184,7 @@ func (c *Catalogue) RemoveFunction(_ context.Context, name string) error {
 	}
 	functions := maps.Clone(s.functions)
 	delete(functions, name)
-	next, err := s.with(functions)
+	next, err := c.with(s, functions)
 	if err != nil {
 		return err
 	}
@@ -171,7 +200,7 @@ func (c *Catalogue) RemoveFunction(_ context.Context, name string) error {
 
 // PutWorkflow parses, checks and stores a definition. created is true for a
 // name that had none; an equal definition changes nothing.
-func (c *Catalogue) PutWorkflow(_ context.Context, name string, definition []byte, format workflow.Format) (WorkflowInfo, bool, error) {
+func (c *Catalogue) PutWorkflow(ctx context.Context, name string, definition []byte, format workflow.Format) (WorkflowInfo, bool, error) {
 	if err := base.ValidateName("workflow", name); err != nil {
 		return WorkflowInfo{}, false, err
 	}
@@ -183,9 +212,11 @@ func (c *Catalogue) PutWorkflow(_ context.Context, name string, definition []byt
 	if err != nil {
 		return WorkflowInfo{}, false, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.snap.Load()
+	s, err := c.change(ctx)
+	if err != nil {
+		return WorkflowInfo{}, false, err
+	}
+	defer c.unlock()
 	info := WorkflowInfo{Name: name, Revision: 1, Definition: canonical}
 	old := s.workflows[name]
 	if old != nil {
@@ -194,23 +225,28 @@ func (c *Catalogue) PutWorkflow(_ context.Context, name string, definition []byt
 		}
 		info.Revision = old.info.Revision + 1
 	}
-	next := &snapshot{functions: s.functions, workflows: maps.Clone(s.workflows)}
-	if err := next.add(info, def); err != nil {
+	next := s.next()
+	next.workflows = maps.Clone(s.workflows)
+	stored := storedWorkflow{info, next.sequence}
+	if err := c.add(next, stored, def); err != nil {
 		return WorkflowInfo{}, false, err
 	}
-	err = c.store(next, func(b store.Batch) error { return setJSON(b, store.WorkflowKey(name), info) })
+	err = c.store(next, func(b store.Batch) error { return setJSON(b, store.WorkflowKey(name), stored) })
 	return info, old == nil, err
 }
 
 // RemoveWorkflow removes a workflow; invocations that run are not touched.
-func (c *Catalogue) RemoveWorkflow(_ context.Context, name string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.snap.Load()
+func (c *Catalogue) RemoveWorkflow(ctx context.Context, name string) error {
+	s, err := c.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.unlock()
 	if s.workflows[name] == nil {
 		return notFound("workflow", name)
 	}
-	next := &snapshot{functions: s.functions, workflows: maps.Clone(s.workflows)}
+	next := s.next()
+	next.workflows = maps.Clone(s.workflows)
 	delete(next.workflows, name)
 	return c.store(next, func(b store.Batch) error {
 		b.Delete(store.WorkflowKey(name))

@@ -1,39 +1,66 @@
 package leasemgr
 
 import (
-	"cmp"
-	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/tenure-faas/tenure/base"
 	"github.com/tenure-faas/tenure/runtime"
-	"github.com/tenure-faas/tenure/store"
 	"github.com/tenure-faas/tenure/workflow"
 )
 
+// function is one in a snapshot; immutable.
 type function struct {
 	info     FunctionInfo
 	bundle   runtime.Bundle
 	programs map[string]*Program // by handler
+	// changed is the sequence number of its last change.
+	changed uint64
+	// fault says why a later version than this one could not be loaded here; it
+	// is kept for the invocations that run it and for its name.
+	fault error
 }
 
+// flow is a workflow in a snapshot; immutable.
 type flow struct {
-	info WorkflowInfo
-	def  *workflow.Definition
+	info    WorkflowInfo
+	changed uint64
+	def     *workflow.Definition
 	// program is nil, and fault says why, if what the workflow needs was not
 	// there when the catalogue was read.
 	program *Program
 	fault   error
 }
 
+// hidden is a stored function that is not in a snapshot, because a native one
+// shadows it or, with a fault, it could not be loaded. Its modules are kept.
+type hidden struct {
+	storedFunction
+	fault error
+}
+
 // snapshot is the catalogue at one moment. It is immutable.
 type snapshot struct {
+	// sequence is the number of the last change in it.
+	sequence  uint64
 	functions map[string]*function
 	workflows map[string]*flow
+	hidden    map[string]hidden
+	// replaced is closed when there is a later snapshot.
+	replaced chan struct{}
+}
+
+// next returns a snapshot, to be changed, which is one change later and so far
+// has the same in it.
+func (s *snapshot) next() *snapshot {
+	return &snapshot{sequence: s.sequence + 1, functions: s.functions, workflows: s.workflows, hidden: s.hidden}
+}
+
+// publish makes next what readers see. The caller has the turn.
+func (c *Catalogue) publish(next *snapshot) {
+	next.replaced = make(chan struct{})
+	close(c.snap.Swap(next).replaced)
 }
 
 // Handlers implements workflow.Resolver.
@@ -45,114 +72,75 @@ func (s *snapshot) Handlers(name string) ([]string, bool) {
 	return f.info.Handlers, true
 }
 
-// storedFunction is a function's entry in the store.
-type storedFunction struct {
-	Version  string            `json:"version"`
-	Isolate  bool              `json:"isolate"`
-	Versions []FunctionVersion `json:"versions"`
-}
-
-func (c *Catalogue) readFunctions(ctx context.Context, s *snapshot) error {
-	stored := map[string]storedFunction{}
-	lo, hi := store.FunctionRange()
-	err := scanJSON(c.engine, lo, hi, func(name string, f storedFunction) { stored[name] = f })
-	if err != nil {
-		return err
+// usable returns a function that can run.
+func (s *snapshot) usable(name string) (*function, error) {
+	f := s.functions[name]
+	fault := s.hidden[name].fault
+	if f != nil {
+		fault = f.fault
 	}
-	for _, name := range slices.Sorted(maps.Keys(stored)) {
-		f := stored[name]
-		if _, shadowed := s.functions[name]; shadowed {
-			c.hidden[name] = f
-			continue
-		}
-		module, found, err := c.engine.Get(nil, store.ModuleKey(f.Version))
-		if err != nil || !found {
-			return fmt.Errorf("module %s of function %q is not in the store: %w", f.Version, name, cmp.Or(err, errors.New("not found")))
-		}
-		bundle, err := c.loader.Load(ctx, name, module, f.Isolate)
-		if err != nil {
-			c.logger.Error("a deployed function cannot be loaded; deploy it again", "function", name, "version", f.Version, "err", err)
-			c.hidden[name] = f
-			continue
-		}
-		s.functions[name] = newFunction(f.info(name, bundle), bundle)
+	switch {
+	case fault != nil:
+		return nil, base.Errorf(base.Unavailable, "the current version of function %q cannot be loaded here: %v", name, fault)
+	case f == nil:
+		return nil, notFound("function", name)
 	}
-	return nil
+	return f, nil
 }
 
-func (f storedFunction) info(name string, b runtime.Bundle) FunctionInfo {
-	return FunctionInfo{Name: name, Version: f.Version, Handlers: b.Handlers(), Runtime: "wasm", Isolate: f.Isolate, Versions: f.Versions}
-}
-
-func newFunction(info FunctionInfo, b runtime.Bundle) *function {
-	f := &function{info: info, bundle: b, programs: make(map[string]*Program, len(info.Handlers))}
+func (c *Catalogue) newFunction(info FunctionInfo, b runtime.Bundle, changed uint64) *function {
+	f := &function{info: info, bundle: b, changed: changed, programs: make(map[string]*Program, len(info.Handlers))}
 	for _, h := range info.Handlers {
-		f.programs[h] = &Program{Flow: workflow.Single(info.Name, h), Bundles: []runtime.Bundle{b}}
+		f.programs[h] = &Program{Flow: workflow.Single(info.Name, h), Bundles: []runtime.Bundle{b}, Changed: changed, catalogue: c}
 	}
 	return f
 }
 
-func (c *Catalogue) readWorkflows(s *snapshot) error {
-	lo, hi := store.WorkflowRange()
-	return scanJSON(c.engine, lo, hi, func(name string, info WorkflowInfo) {
-		def, err := workflow.Parse(info.Definition, workflow.JSON)
-		if err == nil {
-			err = s.add(info, def)
-		}
-		if err != nil {
-			c.logger.Error("a workflow cannot run", "workflow", name, "err", err)
-			s.workflows[name] = &flow{info: info, def: def, fault: err}
-		}
-	})
-}
-
-// scanJSON decodes every value in a range of one-byte-prefixed names.
-func scanJSON[T any](r store.Reader, lo, hi []byte, visit func(name string, v T)) error {
-	var fault error
-	err := r.Scan(lo, hi, func(key, raw []byte) bool {
-		var v T
-		if fault = json.Unmarshal(raw, &v); fault != nil {
-			fault = fmt.Errorf("catalogue entry %q is not readable: %w", key, fault)
-			return false
-		}
-		visit(string(key[1:]), v)
-		return true
-	})
-	return cmp.Or(err, fault)
-}
-
 // add compiles a workflow against the snapshot and enters it. Only while the
 // snapshot is being built.
-func (s *snapshot) add(info WorkflowInfo, def *workflow.Definition) error {
-	w, err := workflow.Compile(info.Name, def, s)
+func (c *Catalogue) add(s *snapshot, stored storedWorkflow, def *workflow.Definition) error {
+	w, err := workflow.Compile(stored.Name, def, s)
 	if err != nil {
 		return err
 	}
-	p := &Program{Flow: w, Bundles: make([]runtime.Bundle, len(w.Steps))}
+	p := &Program{Flow: w, Bundles: make([]runtime.Bundle, len(w.Steps)), Changed: stored.Sequence, catalogue: c}
 	for i := range w.Steps {
-		p.Bundles[i] = s.functions[w.Steps[i].Function].bundle
+		f, err := s.usable(w.Steps[i].Function)
+		if err != nil {
+			return err
+		}
+		p.Bundles[i] = f.bundle
+		p.Changed = max(p.Changed, f.changed)
 	}
-	s.workflows[info.Name] = &flow{info: info, def: def, program: p}
+	s.workflows[stored.Name] = &flow{info: stored.WorkflowInfo, changed: stored.Sequence, def: def, program: p}
 	return nil
 }
 
-// with returns a copy of the snapshot whose functions are replaced, with every
-// workflow compiled anew against them.
-func (s *snapshot) with(functions map[string]*function) (*snapshot, error) {
-	next := &snapshot{functions: functions, workflows: make(map[string]*flow, len(s.workflows))}
+// with returns the snapshot one change later with other functions, and with
+// every workflow compiled anew against them.
+func (c *Catalogue) with(s *snapshot, functions map[string]*function) (*snapshot, error) {
+	next := s.next()
+	next.functions, next.workflows = functions, make(map[string]*flow, len(s.workflows))
+	next.hidden = maps.Clone(s.hidden)
+	maps.DeleteFunc(next.hidden, func(name string, h hidden) bool { return h.fault != nil && functions[name] != nil })
 	for _, name := range slices.Sorted(maps.Keys(s.workflows)) {
 		f := s.workflows[name]
 		if f.def == nil {
 			next.workflows[name] = f
 			continue
 		}
-		err := next.add(f.info, f.def)
+		err := c.add(next, storedWorkflow{f.info, f.changed}, f.def)
 		switch {
 		case err != nil && f.program == nil:
-			next.workflows[name] = &flow{info: f.info, def: f.def, fault: err}
+			next.workflows[name] = &flow{info: f.info, changed: f.changed, def: f.def, fault: err}
 		case err != nil:
 			return nil, base.Errorf(base.InUse, "workflow %q needs what this would remove: %v", name, err)
 		}
 	}
 	return next, nil
+}
+
+// errClosed is the answer of a catalogue after Close.
+func errClosed() error {
+	return &base.Error{Kind: base.Unavailable, Detail: "this server is stopping", Err: errors.New("the catalogue is closed")}
 }

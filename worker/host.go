@@ -375,7 +375,7 @@ func (h *host) Log(message string) {
 	if inv.req.Flow != nil {
 		step = inv.req.Flow.Steps[h.step].Name
 	}
-	inv.w.opt.Logs.add(LogLine{
+	inv.w.opt.Logs.Add(LogLine{
 		Time: time.Now(), Invocation: inv.req.ID, Workflow: inv.req.Name, Step: step,
 		Message: message, Trace: inv.req.Trace,
 	})

@@ -27,7 +27,8 @@ func NewLogs(n int) *Logs {
 // maxLogBytes bounds one line; longer ones are cut.
 const maxLogBytes = 8 << 10
 
-func (r *Logs) add(l LogLine) {
+// Add adds a line; one that is too long is cut.
+func (r *Logs) Add(l LogLine) {
 	if len(l.Message) > maxLogBytes {
 		l.Message = l.Message[:maxLogBytes]
 	}

@@ -16,6 +16,13 @@ type Request struct {
 	// Name is the workflow's name in records and metrics: the name of the
 	// workflow, "function/handler" for a handler on its own, "txn" or "state".
 	Name string
+	// Workflow, or else Function and Handler, say what Flow was made of, for a
+	// worker in another process: it finds Flow, Bundles and Lookup for itself.
+	Workflow, Function, Handler string
+	// Changed is the last change of the catalogue that Flow and Bundles are made
+	// of, and Deployed the last one that the caller knows (leasemgr.Program): no
+	// older ones run, and none older are called.
+	Changed, Deployed uint64
 	// Flow is the compiled workflow; nil when Ops is used.
 	Flow *workflow.Workflow
 	// Bundles has the pinned bundle of each step of Flow, by step index.
@@ -82,6 +89,10 @@ type OpResult struct {
 	Found   bool
 	Version base.Version
 }
+
+// AppendResults appends the JSON answer of a list of operations to dst: what
+// Reply.Output is for Ops.
+func AppendResults(dst []byte, results []OpResult) []byte { return appendResults(dst, results) }
 
 // Reply is the outcome of an invocation. When Err is nil the invocation is
 // committed and durable. Any reply, error or not, is given only after all
