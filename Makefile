@@ -7,10 +7,10 @@ T ?= 30s
 N ?= 20
 # These packages share memory between goroutines; the race detector costs the
 # others time only.
-RACE ?= ./cmd/gateway/... ./bench/load/... ./bench/verbs ./gateway/... ./internal/node/... ./leasemgr/... ./rdma/... ./rpc/... ./runtime/... ./store/... ./txn/... ./worker/...
+RACE ?= ./bench/load/... ./bench/verbs ./gateway/... ./internal/node/... ./leasemgr/... ./rdma/... ./rpc/... ./runtime/... ./store/... ./txn/... ./worker/...
 
 .DEFAULT_GOAL := build
-.PHONY: build dev test test-race test-rxe check fuzz bench-main bench-guest soak crash clean toolchain
+.PHONY: build dev cluster test test-race test-rxe check fuzz bench-main bench-guest soak crash clean toolchain
 
 # go.mod's version, compared by its two numbers: Go before 1.21 cannot read it
 # and says something that helps nobody.
@@ -30,6 +30,10 @@ build: toolchain
 dev: toolchain
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/tenure
 	bin/tenure dev --workers 4 --example bank
+
+# A cluster of processes on this machine, until Ctrl-C.
+cluster: build
+	deploy/cluster.sh
 
 # What continuous integration runs.
 test: toolchain

@@ -1,5 +1,5 @@
-// Command gateway is the door in front of a worker: it checks tokens and sizes,
-// bounds what is in flight, and passes the rest on.
+// Command gateway serves the HTTP API in front of the workers of a cluster. It keeps
+// no state; any number of gateways may run.
 package main
 
 import (
@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/tenure-faas/tenure/cmd/gateway/internal/front"
 	"github.com/tenure-faas/tenure/cmd/internal/cli"
+	"github.com/tenure-faas/tenure/cmd/internal/control"
+	"github.com/tenure-faas/tenure/internal/gctune"
+	"github.com/tenure-faas/tenure/internal/node"
 )
 
 // commandLine is the grammar of the program.
@@ -18,34 +20,41 @@ type commandLine struct {
 
 // command serves.
 type command struct {
+	Leasemgr string `default:"127.0.0.1:7070" placeholder:"HOST:PORT" help:"Address of the leasemgr (default ${default})."`
 	cli.Listen
+	Token string `env:"TENURE_TOKEN" help:"Token that allows everything."`
+	Cache string `type:"path" placeholder:"DIR" help:"Directory for compiled modules; without it they are compiled at each start."`
+	control.Flags
 	cli.Log
-	Worker      string `required:"" placeholder:"URL" help:"Base URL of the worker."`
-	Token       string `env:"TENURE_TOKEN" help:"Token that allows everything."`
-	WorkerToken string `env:"TENURE_WORKER_TOKEN" placeholder:"TOKEN" help:"Token for the worker, sent instead of the client's."`
-	MaxInFlight int    `default:"4096" placeholder:"N" help:"Most requests at the same time; one more is answered 429 (default ${default})."`
-	MaxBody     int64  `default:"67108864" placeholder:"BYTES" help:"Largest body of a request, bulk loads excepted (default ${default})."`
 }
 
-// Run implements the command.
+// Run implements the command. The line "listening on URL" on standard output is a
+// contract: scripts wait for it.
 func (c *command) Run(ctx context.Context, streams cli.Streams) error {
 	if err := c.Check(c.Token); err != nil {
 		return err
 	}
-	door, err := front.New(front.Options{
-		Worker: c.Worker, Token: c.Token, ReadToken: c.ReadToken, WorkerToken: c.WorkerToken,
-		MaxInFlight: c.MaxInFlight, MaxBodyBytes: c.MaxBody, Logger: c.Logger(streams.Stderr),
-	})
+	rpc, err := c.Options()
 	if err != nil {
 		return cli.Usagef("%w", err)
 	}
-	return door.Serve(ctx, c.Listen.Listen, func(url string) { fmt.Fprintf(streams.Stdout, "listening on %s\n", url) })
+	logger := c.Logger(streams.Stderr)
+	gctune.Server(logger)
+	o := node.GatewayOptions{
+		Leasemgr: c.Leasemgr, Listen: c.Listen.Listen, RPC: rpc, Logger: logger,
+		Ready: func(_ context.Context, url string) error {
+			_, err := fmt.Fprintf(streams.Stdout, "listening on %s\n", url)
+			return err
+		},
+	}
+	o.Gateway.Token, o.Gateway.ReadToken, o.Wasm.CacheDir = c.Token, c.ReadToken, c.Cache
+	return node.RunGateway(ctx, o)
 }
 
 func main() {
 	os.Exit(cli.Program{
 		Name:        "gateway",
-		Description: "The door in front of a Tenure worker.",
+		Description: "The HTTP API of a Tenure cluster.",
 		Grammar:     &commandLine{},
 		Bind:        func(cli.Streams) ([]any, error) { return nil, nil },
 	}.Main())

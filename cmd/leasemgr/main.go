@@ -1,29 +1,61 @@
-// Command leasemgr shows what a stopped node's store says about the cluster: the
-// membership and the catalogue. It changes neither.
+// Command leasemgr is the process that a cluster has once: it decides who is a
+// member, and keeps the store. It also shows what a stopped one's store says about
+// the cluster.
 package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 
 	"github.com/tenure-faas/tenure/cmd/internal/cli"
+	"github.com/tenure-faas/tenure/cmd/internal/control"
 	"github.com/tenure-faas/tenure/cmd/leasemgr/internal/inspect"
+	"github.com/tenure-faas/tenure/internal/gctune"
+	"github.com/tenure-faas/tenure/internal/node"
 )
 
 // commandLine is the grammar of the program.
 type commandLine struct {
-	Show command `cmd:"" default:"withargs" help:"Print membership and catalogue (what happens without a command)."`
+	Serve serve `cmd:"" default:"withargs" help:"Serve until SIGTERM or SIGINT (what happens without a command)."`
+	Show  show  `cmd:"" help:"Print membership and catalogue of a store that is not in use."`
 }
 
-// command prints a store.
-type command struct {
-	Data   string `required:"" type:"path" placeholder:"DIR" help:"Data directory of a node that is not running."`
+// serve runs the process.
+type serve struct {
+	Listen string `default:"127.0.0.1:7070" placeholder:"HOST:PORT" help:"Address for workers and gateways; port 0 picks one (default ${default})."`
+	Data   string `default:"./tenure-data" type:"path" placeholder:"DIR" help:"Data directory, created if absent (default ./tenure-data)."`
+	control.Flags
+	cli.Log
+}
+
+// Run implements the command. The line "listening on HOST:PORT" on standard output
+// is a contract: scripts wait for it.
+func (c *serve) Run(ctx context.Context, streams cli.Streams) error {
+	rpc, err := c.Options()
+	if err != nil {
+		return cli.Usagef("%w", err)
+	}
+	logger := c.Logger(streams.Stderr)
+	gctune.Server(logger)
+	return node.RunControl(ctx, node.ControlOptions{
+		Listen: c.Listen, Data: c.Data, RPC: rpc, Logger: logger,
+		Ready: func(address string) error {
+			_, err := fmt.Fprintf(streams.Stdout, "listening on %s\n", address)
+			return err
+		},
+	})
+}
+
+// show prints a store.
+type show struct {
+	Data   string `required:"" type:"path" placeholder:"DIR" help:"Data directory that no process has open."`
 	Output string `enum:"text,json" default:"text" help:"Form of the result: ${enum} (default ${default})."`
 	cli.Log
 }
 
 // Run implements the command.
-func (c *command) Run(ctx context.Context, streams cli.Streams) error {
+func (c *show) Run(ctx context.Context, streams cli.Streams) error {
 	state, err := inspect.Read(ctx, c.Data, c.Logger(streams.Stderr))
 	if err != nil {
 		return err
@@ -37,7 +69,7 @@ func (c *command) Run(ctx context.Context, streams cli.Streams) error {
 func main() {
 	os.Exit(cli.Program{
 		Name:        "leasemgr",
-		Description: "What a stopped Tenure node knows of its cluster.",
+		Description: "Membership and store of a Tenure cluster.",
 		Grammar:     &commandLine{},
 		Bind:        func(cli.Streams) ([]any, error) { return nil, nil },
 	}.Main())

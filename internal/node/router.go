@@ -22,7 +22,7 @@ type router struct {
 
 // Execute implements gateway.Executor.
 func (r *router) Execute(ctx context.Context, req *worker.Request) worker.Reply {
-	place := r.route(req)
+	place := placeOf(req, &r.turn)
 	for range r.members {
 		n := r.at(place)
 		if n == nil {
@@ -34,15 +34,16 @@ func (r *router) Execute(ctx context.Context, req *worker.Request) worker.Reply 
 		}
 		// The worker left while the invocation was on its way: nothing was changed.
 	}
-	return worker.Reply{ID: req.ID, Err: r.nobody()}
+	return worker.Reply{ID: req.ID, Err: nobody()}
 }
 
-func (r *router) nobody() *base.Error {
+func nobody() *base.Error {
 	return base.Errorf(base.Unavailable, "no worker is a member of the cluster now; nothing was started")
 }
 
-// route says which place an invocation belongs to.
-func (r *router) route(req *worker.Request) uint64 {
+// placeOf says which place an invocation belongs to. Without declared keys places
+// take turns.
+func placeOf(req *worker.Request, turn *atomic.Uint64) uint64 {
 	if req.Flow != nil {
 		keys, err := req.Flow.DeclaredKeys(nil, req.Input)
 		if err == nil && len(keys) > 0 {
@@ -56,12 +57,12 @@ func (r *router) route(req *worker.Request) uint64 {
 			}
 			return uint64(first.Key.Slot())
 		}
-		return r.turn.Add(1) // a worker says what is wrong with the input
+		return turn.Add(1) // a worker says what is wrong with the input
 	}
-	return placeOf(req.Ops)
+	return placeOfOps(req.Ops)
 }
 
-func placeOf(ops []worker.Op) uint64 {
+func placeOfOps(ops []worker.Op) uint64 {
 	if len(ops) == 0 {
 		return 0
 	}
@@ -82,16 +83,16 @@ func (r *router) at(place uint64) *incarnation {
 func (r *router) Record(id base.InvocationID) (worker.Record, error) {
 	n := r.at(0)
 	if n == nil {
-		return worker.Record{}, r.nobody()
+		return worker.Record{}, nobody()
 	}
 	return n.worker.Record(id)
 }
 
 // Load implements gateway.Executor.
 func (r *router) Load(ctx context.Context, ops []worker.Op) error {
-	n := r.at(placeOf(ops))
+	n := r.at(placeOfOps(ops))
 	if n == nil {
-		return r.nobody()
+		return nobody()
 	}
 	return n.worker.Load(ctx, ops)
 }
@@ -139,28 +140,33 @@ func (r *router) Lease(k base.Key) gateway.LeaseInfo {
 			continue
 		}
 		known := n.worker.Leases().Explain(k.Slot())
-		info.Queue += known.Queue
-		if known.Home == n.session.Member().Worker {
-			info.Home = m.opt.Name
-		}
-		if known.Successor != lease.Free {
-			info.Queue++
-		}
-		switch known.State {
-		case "held", "loading", "releasing":
-			info.Holder, info.Mode = m.opt.Name, "exclusive"
-			info.Epoch = uint64(known.View)<<32 | uint64(known.Ticket)
-			if len(known.Readers) > 0 {
-				info.Mode = "shared"
-			}
-		}
-		if known.State != "" {
-			why = append(why, fmt.Sprintf("%s: %v", m.opt.Name, known))
-		}
+		describeLease(&info, &why, m.opt.Name, n.session.Member().Worker, &known)
 	}
 	info.Why = fmt.Sprintf("slot %d; workers keep what they used last", k.Slot())
 	if len(why) > 0 {
 		info.Why += "; " + strings.Join(why, "; ")
 	}
 	return info
+}
+
+// describeLease adds what a worker knows of a slot.
+func describeLease(info *gateway.LeaseInfo, why *[]string, name string, number lease.Worker, known *lease.Knowledge) {
+	info.Queue += known.Queue
+	if known.Home == number {
+		info.Home = name
+	}
+	if known.Successor != lease.Free {
+		info.Queue++
+	}
+	switch known.State {
+	case "held", "loading", "releasing":
+		info.Holder, info.Mode = name, "exclusive"
+		info.Epoch = uint64(known.View)<<32 | uint64(known.Ticket)
+		if len(known.Readers) > 0 {
+			info.Mode = "shared"
+		}
+	}
+	if known.State != "" {
+		*why = append(*why, fmt.Sprintf("%s: %v", name, known))
+	}
 }

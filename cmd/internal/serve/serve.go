@@ -1,5 +1,4 @@
-// Package serve runs a node from command-line flags: what `tenure dev` and
-// cmd/worker have in common.
+// Package serve runs a node from command-line flags, for `tenure dev`.
 //
 // The one line "listening on URL" on standard output is a contract: scripts and
 // the benchmark wait for it.

@@ -1,0 +1,321 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/gateway"
+	"github.com/tenure-faas/tenure/lease"
+	"github.com/tenure-faas/tenure/leasemgr"
+	"github.com/tenure-faas/tenure/rpc"
+	"github.com/tenure-faas/tenure/worker"
+	"github.com/tenure-faas/tenure/worker/service"
+)
+
+const (
+	// followWait is how long a question for news may wait at the other end.
+	followWait = 10 * time.Second
+	// statusEvery is how often the workers are asked how they are.
+	statusEvery = time.Second
+	// askWait bounds a question that a person waits for.
+	askWait = 2 * time.Second
+)
+
+// fleet is the workers of a cluster of processes as a gateway sees them: it
+// follows the published views, and sends an invocation to the worker that its
+// first written key belongs to, as router does in one process.
+type fleet struct {
+	opt    rpc.Options
+	log    *slog.Logger
+	leases *leasemgr.Client
+	turn   atomic.Uint64
+	logs   *worker.Logs
+	// seats are the members of the newest view, by number; never modified.
+	seats atomic.Pointer[[]*seat]
+	// staffed is closed when there is a worker for the first time.
+	staffed chan struct{}
+	once    sync.Once
+}
+
+// seat is one member.
+type seat struct {
+	leasemgr.Peer
+	conn   *grpc.ClientConn
+	client *service.Client
+	status atomic.Pointer[service.Status] // nil until it has answered once
+	stop   context.CancelFunc
+	asking sync.WaitGroup
+}
+
+func newFleet(leases *leasemgr.Client, opt rpc.Options, log *slog.Logger) *fleet {
+	opt.MaxMessage = service.MessageBytes
+	f := &fleet{opt: opt, log: log, leases: leases, logs: worker.NewLogs(4096), staffed: make(chan struct{})}
+	f.seats.Store(&[]*seat{})
+	return f
+}
+
+// run follows the views until ctx ends.
+func (f *fleet) run(ctx context.Context) error {
+	defer func() {
+		for _, s := range *f.seats.Load() {
+			f.dismiss(s)
+		}
+	}()
+	known := base.View(0)
+	for ctx.Err() == nil {
+		state, err := f.leases.State(ctx, known, followWait)
+		if err == nil && state.View > known {
+			if err = f.seat(ctx, state.Members); err == nil {
+				known = state.View
+				continue
+			}
+		}
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		f.log.Warn("the members of the cluster are not known; those known last are used", "err", err)
+		sleep(ctx, 200*time.Millisecond+rand.N(300*time.Millisecond))
+	}
+	return nil
+}
+
+// sleep waits, at most until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// seat takes a new list of members over. Connections to those who stay are kept.
+func (f *fleet) seat(ctx context.Context, members []leasemgr.Peer) error {
+	old := *f.seats.Load()
+	var all, gone []*seat
+	for _, m := range members {
+		if i := slices.IndexFunc(old, func(s *seat) bool { return s.Peer == m }); i >= 0 {
+			all = append(all, old[i])
+			continue
+		}
+		conn, err := rpc.Dial(m.Address, f.opt)
+		if err != nil {
+			return errors.Join(fmt.Errorf("worker %s: %w", m.Name, err), f.undo(all, old))
+		}
+		s := &seat{Peer: m, conn: conn, client: service.NewClient(conn)}
+		watching, stop := context.WithCancel(ctx)
+		s.stop = stop
+		s.asking.Go(func() { f.watch(watching, s) })
+		s.asking.Go(func() { f.collect(watching, s) })
+		all = append(all, s)
+	}
+	for _, s := range old {
+		if !slices.Contains(all, s) {
+			gone = append(gone, s)
+		}
+	}
+	f.seats.Store(&all)
+	if len(all) > 0 {
+		f.once.Do(func() { close(f.staffed) })
+	}
+	for _, s := range gone {
+		f.dismiss(s)
+	}
+	return nil
+}
+
+// undo dismisses the new ones among all.
+func (f *fleet) undo(all, old []*seat) error {
+	for _, s := range all {
+		if !slices.Contains(old, s) {
+			f.dismiss(s)
+		}
+	}
+	return nil
+}
+
+// dismiss closes the connection to a member that is none any more. What is under
+// way on it ends with an unknown outcome: the member left in order, and there is
+// nothing, or it was evicted.
+func (f *fleet) dismiss(s *seat) {
+	s.stop()
+	s.asking.Wait()
+	if err := s.conn.Close(); err != nil {
+		f.log.Warn("close the connection to a worker", "worker", s.Name, "err", err)
+	}
+}
+
+// watch asks a worker how it is, again and again.
+func (f *fleet) watch(ctx context.Context, s *seat) {
+	for ctx.Err() == nil {
+		ask, cancel := context.WithTimeout(ctx, askWait)
+		status, err := s.client.Status(ask)
+		cancel()
+		if err == nil {
+			s.status.Store(&status)
+		}
+		sleep(ctx, statusEvery)
+	}
+}
+
+// collect brings what functions log on a worker into the log of this gateway.
+func (f *fleet) collect(ctx context.Context, s *seat) {
+	var place service.LogPlace
+	for ctx.Err() == nil {
+		ask, cancel := context.WithTimeout(ctx, followWait+askWait)
+		lines, next, err := s.client.Logs(ask, place, followWait)
+		cancel()
+		if err != nil {
+			sleep(ctx, statusEvery)
+			continue
+		}
+		for _, l := range lines {
+			f.logs.Add(l.LogLine)
+		}
+		place = next
+	}
+}
+
+// ready waits until there is a worker.
+func (f *fleet) ready(ctx context.Context) error {
+	select {
+	case <-f.staffed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// drain has nothing to wait for: the gateway counts its invocations.
+func (f *fleet) drain(context.Context) error { return nil }
+
+// at is the member at a place, the tries-th after it; nil if there is none.
+func (f *fleet) at(place uint64, tries int) *seat {
+	seats := *f.seats.Load()
+	if len(seats) == 0 {
+		return nil
+	}
+	return seats[(place+uint64(tries))%uint64(len(seats))]
+}
+
+// Execute implements gateway.Executor. A worker that says that nothing was started
+// or changed because it goes, or that cannot be reached, is not asked again: the
+// next one is.
+func (f *fleet) Execute(ctx context.Context, req *worker.Request) worker.Reply {
+	place := placeOf(req, &f.turn)
+	reply := worker.Reply{ID: req.ID, Err: nobody()}
+	for tries := range len(*f.seats.Load()) {
+		s := f.at(place, tries)
+		if s == nil {
+			break
+		}
+		reply = s.client.Execute(ctx, req)
+		if reply.Err == nil || reply.Err.Kind != base.Unavailable || reply.Err.Unknown || ctx.Err() != nil {
+			return reply
+		}
+	}
+	return reply
+}
+
+// Load implements gateway.Executor.
+func (f *fleet) Load(ctx context.Context, ops []worker.Op) error {
+	s := f.at(placeOfOps(ops), 0)
+	if s == nil {
+		return nobody()
+	}
+	return s.client.Load(ctx, ops)
+}
+
+// Record implements gateway.Executor: any worker reads the one store.
+func (f *fleet) Record(id base.InvocationID) (worker.Record, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), askWait)
+	defer cancel()
+	s := f.at(f.turn.Add(1), 0)
+	if s == nil {
+		return worker.Record{}, nobody()
+	}
+	return s.client.Record(ctx, id)
+}
+
+// Logs implements gateway.Executor.
+func (f *fleet) Logs(after int64) ([]worker.LogEntry, <-chan struct{}) { return f.logs.After(after) }
+
+// Workers implements gateway.Executor: what they said last.
+func (f *fleet) Workers() []gateway.Status {
+	var all []gateway.Status
+	for _, s := range *f.seats.Load() {
+		g := gateway.Status{Name: s.Name, Address: s.Address, Provider: s.Provider}
+		if x := s.status.Load(); x != nil {
+			g.View, g.Running, g.Queued = x.View, x.Running, x.Queued
+			g.Homes, g.Leases, g.LocalInvocations, g.LeasePulls = x.Homes, x.Leases, x.Local, x.Pulls
+		}
+		all = append(all, g)
+	}
+	return all
+}
+
+// Lease implements gateway.Executor: it asks every worker, and waits for what they
+// say for askWait at most.
+func (f *fleet) Lease(k base.Key) gateway.LeaseInfo {
+	ctx, cancel := context.WithTimeout(context.Background(), askWait)
+	defer cancel()
+	seats := *f.seats.Load()
+	answers := make([]lease.Knowledge, len(seats))
+	silent := make([]bool, len(seats))
+	var asking sync.WaitGroup
+	for i, s := range seats {
+		asking.Go(func() {
+			l, err := s.client.Lease(ctx, k)
+			if silent[i] = err != nil; err == nil && l.Among {
+				answers[i] = l.Known
+			}
+		})
+	}
+	asking.Wait()
+	info := gateway.LeaseInfo{Mode: "none"}
+	var why []string
+	for i, s := range seats {
+		if silent[i] {
+			why = append(why, s.Name+" does not answer")
+			continue
+		}
+		describeLease(&info, &why, s.Name, s.Member.Worker, &answers[i])
+	}
+	info.Why = fmt.Sprintf("slot %d; workers keep what they used last", k.Slot())
+	if len(why) > 0 {
+		info.Why += "; " + strings.Join(why, "; ")
+	}
+	return info
+}
+
+// DrainWorker implements gateway.Executor.
+func (f *fleet) DrainWorker(ctx context.Context, name string) error {
+	seats := *f.seats.Load()
+	i := slices.IndexFunc(seats, func(s *seat) bool { return s.Name == name })
+	switch {
+	case i < 0:
+		return base.Errorf(base.NotFound, "no worker %q", name)
+	case len(seats) == 1:
+		return base.Errorf(base.InUse, "worker %s is the last one", name)
+	}
+	if err := seats[i].client.Drain(ctx); err != nil {
+		return err
+	}
+	for slices.Contains(*f.seats.Load(), seats[i]) {
+		if sleep(ctx, 10*time.Millisecond); ctx.Err() != nil {
+			return &base.Error{Kind: base.Timeout, Detail: fmt.Sprintf("worker %s takes no more invocations and leaves when its own have ended", name), Unknown: true}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tenure-faas/tenure/gateway"
+	"github.com/tenure-faas/tenure/leasemgr"
+	"github.com/tenure-faas/tenure/rpc"
+	"github.com/tenure-faas/tenure/runtime"
+	"github.com/tenure-faas/tenure/runtime/wasm"
+	"github.com/tenure-faas/tenure/store/remote"
+)
+
+// GatewayOptions configures RunGateway.
+type GatewayOptions struct {
+	// Leasemgr is the address of the process that RunControl runs. Required.
+	Leasemgr string
+	// Listen is the HTTP address; empty means 127.0.0.1:8088. Port 0 picks one.
+	Listen string
+	// RPC says how connections are protected.
+	RPC rpc.Options
+	// Native are functions compiled into all processes of the cluster, by name.
+	Native map[string]runtime.Bundle
+	// Wasm and Gateway configure the parts; the logger is set.
+	Wasm    wasm.Options
+	Gateway gateway.Options
+	// Logger gets messages; nil means slog.Default.
+	Logger *slog.Logger
+	// Ready is called with the base URL when requests are accepted; nil: nobody is
+	// told.
+	Ready func(ctx context.Context, url string) error
+}
+
+// RunGateway runs one gateway of a cluster of processes until ctx ends. It keeps
+// no state: any number of them may run.
+func RunGateway(ctx context.Context, opt GatewayOptions) (err error) {
+	if opt.Logger == nil {
+		opt.Logger = slog.Default()
+	}
+	if opt.Listen == "" {
+		opt.Listen = "127.0.0.1:8088"
+	}
+	opt.Gateway.Logger = opt.Logger
+	control, err := dialControl(opt.Leasemgr, opt.RPC)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, control.Close()) }()
+	store, err := remote.Dial(opt.Leasemgr, remote.Options{RPC: opt.RPC, Logger: opt.Logger})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	rt, err := wasm.New(ctx, opt.Wasm)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeRuntime(ctx, rt)) }()
+	catalogue, err := openReplica(ctx, opt.Logger, func() (*leasemgr.Replica, error) {
+		return leasemgr.NewReplica(ctx, store, loader{rt}, opt.Native, opt.Logger, control)
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, catalogue.Close()) }()
+	listener, err := net.Listen("tcp", opt.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", opt.Listen, err)
+	}
+	fleet := newFleet(leasemgr.NewClient(control), opt.RPC, opt.Logger)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	g, err := gateway.New(opt.Gateway, fleet, catalogue, registry)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	n := &node{
+		opt:     Options{DrainTimeout: drainWait, Logger: opt.Logger, Ready: opt.Ready},
+		workers: withCatalogue{fleet, catalogue}, gateway: g, listen: listener, server: gateway.NewHTTPServer(opt.Gateway, g.Handler()),
+	}
+	return n.serve(ctx)
+}
+
+// withCatalogue runs the fleet and what keeps the catalogue new.
+type withCatalogue struct {
+	*fleet
+	catalogue *leasemgr.Replica
+}
+
+func (w withCatalogue) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return w.fleet.run(ctx) })
+	group.Go(func() error { return w.catalogue.Run(ctx) })
+	return group.Wait()
+}

@@ -1,0 +1,269 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/lease"
+	"github.com/tenure-faas/tenure/leasemgr"
+	"github.com/tenure-faas/tenure/rdma"
+	"github.com/tenure-faas/tenure/rdma/machine"
+	"github.com/tenure-faas/tenure/rpc"
+	"github.com/tenure-faas/tenure/runtime"
+	"github.com/tenure-faas/tenure/runtime/wasm"
+	"github.com/tenure-faas/tenure/store/remote"
+	"github.com/tenure-faas/tenure/worker"
+	"github.com/tenure-faas/tenure/worker/leases"
+	"github.com/tenure-faas/tenure/worker/peers"
+	"github.com/tenure-faas/tenure/worker/service"
+)
+
+// WorkerOptions configures RunWorker.
+type WorkerOptions struct {
+	// Leasemgr is the address of the process that RunControl runs. Required.
+	Leasemgr string
+	// Listen is the address of this worker's control plane; empty means a free port of
+	// 127.0.0.1. Advertise is the address at which the others reach it; empty means
+	// what it listens on.
+	Listen, Advertise string
+	// Name is the worker's, which it keeps across restarts. Required.
+	Name string
+	// Demand says how the memory of the other workers is to be reached.
+	Demand machine.Demand
+	// RPC says how connections are protected.
+	RPC rpc.Options
+	// Native are functions compiled into all processes of the cluster, by name.
+	Native map[string]runtime.Bundle
+	// Worker and Wasm configure the parts; the worker's name, cluster and logger are
+	// set.
+	Worker worker.Options
+	Wasm   wasm.Options
+	// Logger gets messages; nil means slog.Default.
+	Logger *slog.Logger
+	// Ready is called with the address when the worker has joined; nil: nobody is
+	// told.
+	Ready func(address string) error
+}
+
+// ErrEvicted ends RunWorker when the worker is no member any more, because it
+// could not renew its membership in time: what it held is gone. Run it again, and
+// it joins as a new incarnation.
+var ErrEvicted = errors.New("node: the worker was evicted from the cluster")
+
+// RunWorker runs one worker of a cluster of processes, in one incarnation, until
+// ctx ends, when it leaves in order, or until it is evicted.
+func RunWorker(ctx context.Context, opt WorkerOptions) (err error) {
+	if opt.Logger == nil {
+		opt.Logger = slog.Default()
+	}
+	if opt.Listen == "" {
+		opt.Listen = "127.0.0.1:0"
+	}
+	_, verdict := machine.Choose(ctx, opt.Demand)
+	provider, err := machine.Open(ctx, verdict, opt.Logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, provider.Close()) }()
+	conn, err := dialControl(opt.Leasemgr, opt.RPC)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	rt, err := wasm.New(ctx, opt.Wasm)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeRuntime(ctx, rt)) }()
+	listener, err := rpc.Listen(opt.Listen, opt.RPC)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() //nolint:errcheck // the server closes it
+	if opt.Advertise == "" {
+		opt.Advertise = listener.Addr().String()
+	}
+	session, err := leasemgr.Join(ctx, leasemgr.SessionOptions{
+		Registry: leasemgr.NewClient(conn), Name: opt.Name, Address: opt.Advertise, Provider: provider.Name(), Logger: opt.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	p := &workerProcess{opt: opt, session: session, listener: listener, provider: provider, control: conn, runtime: rt, leaving: make(chan struct{})}
+	return p.run(ctx)
+}
+
+// workerProcess is a worker that has joined.
+type workerProcess struct {
+	opt      WorkerOptions
+	session  *leasemgr.Session
+	listener net.Listener
+	provider rdma.Provider
+	control  *grpc.ClientConn
+	runtime  *wasm.Runtime
+	// leaving is closed by ask when somebody wants the worker to go.
+	leaving chan struct{}
+	ask     sync.Once
+
+	engine   *remote.Engine
+	programs *leasemgr.Replica
+	peers    *peers.Peers
+	here     leases.Local
+	worker   *worker.Worker
+	logs     *worker.Logs
+	views    chan *lease.Members
+}
+
+func (p *workerProcess) run(ctx context.Context) (err error) {
+	me := p.session.Member()
+	first := <-p.session.Views() // the one that has admitted us
+	p.engine, err = remote.Dial(p.opt.Leasemgr, remote.Options{
+		Member: remote.Member{Worker: uint16(me.Worker), Incarnation: me.Incarnation}, View: first.View, RPC: p.opt.RPC,
+		OnRefused: p.refused, Logger: p.opt.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.engine.Close()) }()
+	p.peers = peers.New(peers.Options{RPC: p.opt.RPC})
+	defer func() { err = errors.Join(err, p.peers.Close()) }()
+
+	p.programs, err = openReplica(ctx, p.opt.Logger, func() (*leasemgr.Replica, error) {
+		return leasemgr.NewReplica(ctx, p.engine, loader{p.runtime}, p.opt.Native, p.opt.Logger, p.control)
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.programs.Close()) }()
+
+	p.views = make(chan *lease.Members, 1)
+	o := p.opt.Worker
+	o.Logs = worker.NewLogs(4096)
+	p.logs = o.Logs
+	o.Name, o.Logger = p.opt.Name, p.opt.Logger
+	o.Cluster = &worker.Cluster{
+		Leases:  leases.Options{Me: me, Peers: p.peers},
+		Current: func() bool { return p.session.Now() < p.session.Expiry() },
+		Views:   p.views,
+	}
+	o.Cluster.Leases.Mesh.Provider = p.provider
+	if p.worker, err = worker.New(o, p.engine); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.worker.Leases().Close()) }()
+	p.here.Enter(me, p.worker.Leases())
+	if err := p.enter(first); err != nil {
+		return err
+	}
+	return p.serve(ctx)
+}
+
+// refused is told when the store does not take our batches: the view that says
+// why is on its way, or there will be none with us.
+func (p *workerProcess) refused(r remote.Refusal) {
+	if r.Err != nil {
+		p.opt.Logger.Error("the store takes no more batches of this worker", "err", r.Err)
+	}
+}
+
+// enter passes a view on to the leases, the newest only.
+func (p *workerProcess) enter(v leasemgr.Published) error {
+	m, err := v.Lease()
+	if err != nil {
+		return err
+	}
+	addresses := map[lease.Member]string{}
+	for i := range v.Members {
+		addresses[v.Members[i].Member] = v.Members[i].Address
+	}
+	if err := p.peers.SetMembers(addresses); err != nil {
+		return err
+	}
+	select {
+	case <-p.views: // nobody has taken the last one
+	default:
+	}
+	p.views <- m
+	return nil
+}
+
+// serve runs the goroutines of the process until ctx ends or the membership does.
+func (p *workerProcess) serve(ctx context.Context) error {
+	o := p.opt.RPC
+	o.MaxMessage = service.MessageBytes
+	server := rpc.NewServer(o)
+	peers.Register(server, &p.here)
+	service.Register(server, service.Options{
+		Worker: func() *worker.Worker { return p.worker }, Programs: p.programs, Logs: p.logs,
+		Drain: func() { p.ask.Do(func() { close(p.leaving) }) },
+	})
+	// The parts outlive ctx until the worker has left in order.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, running := errgroup.WithContext(running)
+	group.Go(func() error {
+		if err := p.session.Run(running); err != nil {
+			p.engine.Evict(fmt.Errorf("worker %s: %w", p.opt.Name, err))
+			return errors.Join(ErrEvicted, err)
+		}
+		return nil
+	})
+	group.Go(func() error { return p.worker.Run(running) })
+	group.Go(func() error { return p.follow(running) })
+	group.Go(func() error { return p.programs.Run(running) })
+	group.Go(func() error {
+		return serveControl(running, server, p.listener, func(context.Context) error { return nil }, p.opt.Ready)
+	})
+	group.Go(func() error {
+		defer stop()
+		select {
+		case <-running.Done():
+			return nil
+		case <-ctx.Done():
+		case <-p.leaving:
+		}
+		return p.leave(context.WithoutCancel(ctx))
+	})
+	return group.Wait()
+}
+
+func (p *workerProcess) follow(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case v := <-p.session.Views():
+			if err := p.enter(v); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// leave lets the invocations end, then announces that the worker goes: what it
+// held is free from then on.
+func (p *workerProcess) leave(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drainWait)
+	defer cancel()
+	p.opt.Logger.Info("leaving the cluster: new invocations are refused, running ones end")
+	if err := p.worker.Drain(ctx); err != nil {
+		return err
+	}
+	if err := p.engine.WaitDurable(ctx, p.engine.Appended()); err != nil {
+		return err
+	}
+	telling, cancelTelling := context.WithTimeout(ctx, tellWait)
+	defer cancelTelling()
+	if err := p.session.Leave(telling); err != nil && base.KindOf(err) != base.NotFound {
+		p.opt.Logger.Warn("the leasemgr was not told; the membership expires by itself", "err", err)
+	}
+	return nil
+}
