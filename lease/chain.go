@@ -197,7 +197,7 @@ func (c *Core) drop(s *slot, n *node) {
 
 // refuse tells the readers that wait for a copy to read the word again.
 func (c *Core) refuse(s *slot, n *node) {
-	for _, r := range n.requests {
+	for r := n.requests; r != nil; r = r.next {
 		c.send(r.from, Record{Kind: Nack, Slot: s.id, Nonce: r.nonce})
 	}
 	n.requests = nil
@@ -219,7 +219,7 @@ func (c *Core) Evict(id base.Slot) bool {
 		c.invalidate(s, n)
 		return false
 	}
-	if n.dirty > c.durable && !plant.Is(plant.ReleaseDirty) || len(n.requests) > 0 {
+	if n.dirty > c.durable && !plant.Is(plant.ReleaseDirty) || n.requests != nil {
 		return false
 	}
 	h := c.members.Home(id)

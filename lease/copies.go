@@ -45,20 +45,21 @@ func (c *Core) onReadReq(s *slot, r *Record) {
 		c.send(r.From, Record{Kind: Nack, Slot: s.id, Nonce: r.Nonce})
 		return
 	}
-	if request := (copyRequest{r.From, r.Nonce}); !slices.Contains(n.requests, request) {
-		n.requests = append(n.requests, request)
+	if n.requests == nil && n.succ.worker == Free {
+		n.used = 0
 	}
+	n.ask(r.From, r.Nonce)
 }
 
 // serveReaders answers the readers that wait. The entry stands before the copy
 // is sent.
 func (c *Core) serveReaders(s *slot, n *node) {
-	for _, r := range n.requests {
+	for r := n.requests; r != nil; r = r.next {
 		if _, member := c.members.Incarnation(r.from); !member {
 			continue
 		}
-		n.enter(reader{r.from, c.members.View, n.round})
-		c.send(r.from, Record{Kind: Copy, Slot: s.id, Nonce: r.nonce, Stamp: Stamp{n.ticket, n.round}})
+		n.enter(reader{r.from, c.members.View, int64(n.round)})
+		c.send(r.from, Record{Kind: Copy, Slot: s.id, Nonce: r.nonce, Stamp: Stamp{n.ticket, int64(n.round)}})
 	}
 	n.requests = nil
 }
@@ -80,7 +81,7 @@ func (c *Core) invalidate(s *slot, n *node) {
 	n.round++
 	for _, x := range n.readers {
 		if x.view == c.members.View || plant.Is(plant.EarlyInval) {
-			c.send(x.worker, Record{Kind: Inval, Slot: s.id, Stamp: Stamp{n.ticket, n.round}})
+			c.send(x.worker, Record{Kind: Inval, Slot: s.id, Stamp: Stamp{n.ticket, int64(n.round)}})
 		}
 	}
 }
@@ -96,7 +97,7 @@ func (c *Core) onCopy(s *slot, r *Record) bool {
 	}
 	s.pending = nil
 	if r.Stamp.Less(p.floor) && !plant.Is(plant.NoFloor) {
-		s.tries++ // overtaken by an invalidation
+		s.tried() // overtaken by an invalidation
 		return false
 	}
 	if s.held() != nil || s.shared != nil {
@@ -110,7 +111,7 @@ func (c *Core) onCopy(s *slot, r *Record) bool {
 func (c *Core) onNack(s *slot, r *Record) {
 	if s.pending != nil && s.pending.nonce == r.Nonce {
 		s.pending = nil
-		s.tries++
+		s.tried()
 	}
 }
 

@@ -108,7 +108,7 @@ func (c *Core) place(id base.Slot) base.Slot { return id / c.options.Parts }
 func (c *Core) slot(id base.Slot) *slot {
 	s := c.slots[c.place(id)]
 	if s == nil {
-		s = &slot{id: id, at: len(c.known)}
+		s = &slot{id: id, at: int32(len(c.known))}
 		c.slots[c.place(id)] = s
 		c.known = append(c.known, s)
 	}
@@ -152,7 +152,7 @@ func (c *Core) atOnce(s *slot, u *User) bool {
 		return false
 	}
 	if n := s.held(); n != nil {
-		return n.succ.worker == Free && (u.Mode == Read || len(n.readers) == 0 && s.shared == nil && s.writers < c.options.Turns)
+		return n.succ.worker == Free && (u.Mode == Read || len(n.readers) == 0 && n.requests == nil && s.shared == nil && int(s.writers) < c.options.Turns)
 	}
 	return u.Mode == Read && s.shared != nil && s.shared.valid
 }
@@ -164,7 +164,7 @@ func (c *Core) Upgrade(u *User) bool {
 		return true
 	}
 	s := c.at(u.slot)
-	if u.state != using || u.pinned || s.shared != nil || len(s.held().readers) > 0 || s.writers >= c.options.Turns {
+	if u.state != using || u.pinned || s.shared != nil || len(s.held().readers) > 0 || s.held().requests != nil || int(s.writers) >= c.options.Turns {
 		return false
 	}
 	u.Mode = Write
@@ -296,23 +296,33 @@ func (c *Core) serve(s *slot, n *node) {
 		if (s.shared == nil || plant.Is(plant.GrantOverPin)) && c.clean(s, n.dirty) {
 			c.grant(s, n)
 		}
-	case s.writers == 0 && len(n.requests) > 0:
+	case s.writers == 0 && n.requests != nil:
 		if c.clean(s, n.dirty) {
 			c.serveReaders(s, n)
+			if n.succ.worker == Free {
+				n.used = 0
+				c.serve(s, n) // writers that had to let the readers go first
+			}
 		}
 	}
 }
 
 func (c *Core) mayTurn(s *slot, n *node) bool {
-	if n.succ.worker != Free && n.used >= c.options.Turns && !plant.Is(plant.NoFair) {
+	if int(n.used) >= c.options.Turns && n.wanted(s.queue.first.Mode) && !plant.Is(plant.NoFair) {
 		return false
 	}
-	return s.queue.first.Mode == Read || s.writers < c.options.Turns
+	return s.queue.first.Mode == Read || int(s.writers) < c.options.Turns
+}
+
+// wanted says whether somebody elsewhere waits for a turn of this mode to end: a
+// successor for all of them, readers that want a copy for those who may write.
+func (n *node) wanted(m Mode) bool {
+	return n.succ.worker != Free || m == Write && n.requests != nil
 }
 
 func (c *Core) admit(s *slot, n *node, u *User) {
 	s.users++
-	if n.succ.worker != Free {
+	if n.wanted(u.Mode) {
 		n.used++
 	}
 	if u.Mode == Write {

@@ -41,7 +41,7 @@ func (c *Core) Explain(id base.Slot) Knowledge {
 	if s == nil {
 		return k
 	}
-	k.Users, k.Writers, k.Blocked, k.Undurable = s.users, s.writers, s.blocked, s.undurable
+	k.Users, k.Writers, k.Blocked, k.Undurable = int(s.users), int(s.writers), s.blocked, s.undurable
 	for u := s.queue.first; u != nil; u = u.next {
 		k.Queue++
 	}

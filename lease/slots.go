@@ -133,6 +133,7 @@ type place struct {
 type copyRequest struct {
 	from  Worker
 	nonce uint32
+	next  *copyRequest
 }
 
 // reader is a worker that may have a copy.
@@ -149,25 +150,38 @@ type reader struct {
 // oldRound is older than every round of a holder.
 const oldRound = -1
 
-// node is this worker's place in a slot's chain.
+// node is this worker's place in a slot's chain. There is one for each slot held:
+// the order of the fields keeps it small.
 type node struct {
 	ticket Ticket
-	state  nodeState
+	// used counts turns since somebody elsewhere is known to wait.
+	used int32
+	// expect is the word our CAS expects: it names the predecessor.
+	expect Word
+	succ   place // worker Free: none known
+	// dirty is the newest batch that wrote in the slot.
+	dirty   base.Number
+	readers []reader
+	// requests are the readers that wait for a copy, first come first.
+	requests *copyRequest
+	next     *node // of the same slot; more than one is rare
+	round    int32
+	state    nodeState
 	// inert nodes stay undecided until evidence comes or the view ends.
 	inert bool
 	// reading says that the READ which may decide is posted.
 	reading bool
-	// expect is the word our CAS expects: it names the predecessor.
-	expect Word
-	succ   place // worker Free: none known
-	// used counts turns since succ is known.
-	used int
-	// dirty is the newest batch that wrote in the slot.
-	dirty    base.Number
-	round    int64
-	readers  []reader
-	requests []copyRequest
-	next     *node // of the same slot; more than one is rare
+}
+
+// ask enters a reader that waits for a copy, once.
+func (n *node) ask(from Worker, nonce uint32) {
+	end := &n.requests
+	for ; *end != nil; end = &(*end).next {
+		if (*end).from == from && (*end).nonce == nonce {
+			return
+		}
+	}
+	*end = &copyRequest{from: from, nonce: nonce}
 }
 
 // live nodes stand for a lease that we have or will get.
@@ -214,25 +228,28 @@ type pendingCopy struct {
 // slot is what this worker knows of one slot. Absent slots are all zero.
 type slot struct {
 	id    base.Slot
-	at    int   // in Core.known
+	at    int32 // in Core.known
 	nodes *node // newest first
 	// users have a turn on the lease, those in arriving included.
-	users int
+	users int32
 	// writers of them may write.
-	writers int
+	writers int32
 	// arriving have their turn and wait until no copies are left.
 	arriving userQueue
 	// queue waits for a turn.
-	queue userQueue
-	// tries counts copies that were refused or overtaken.
-	tries   int
+	queue   userQueue
 	shared  *slotCopy
 	pending *pendingCopy
+	// tries counts copies that were refused or overtaken, up to triesForCopy.
+	tries uint8
 	// waiting says that the slot is in a list of those that wait for a home.
 	blocked bool
 	// undurable says that the slot is in the list of those that wait for the disk.
 	undurable bool
 }
+
+// tried counts a copy that was not had.
+func (s *slot) tried() { s.tries = min(s.tries+1, triesForCopy) }
 
 func (s *slot) find(t Ticket) *node {
 	for n := s.nodes; n != nil; n = n.next {

@@ -1,0 +1,197 @@
+package worker_test
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/lease"
+	"github.com/tenure-faas/tenure/rdma"
+	"github.com/tenure-faas/tenure/rdma/shm"
+	"github.com/tenure-faas/tenure/store/pebble"
+	"github.com/tenure-faas/tenure/worker/leases"
+)
+
+func openShm(string) (rdma.Provider, error) { return shm.Open(shm.Options{}) }
+
+// onProviders runs a benchmark over each provider that works here.
+func onProviders(b *testing.B, bench func(b *testing.B, open func(string) (rdma.Provider, error))) {
+	for name, open := range map[string]func(string) (rdma.Provider, error){"tcp": openTCP, "shm": openShm} {
+		b.Run(name, func(b *testing.B) {
+			p, err := open("probe")
+			if err != nil {
+				b.Skip(err)
+			}
+			if err := p.Close(); err != nil {
+				b.Fatal(err)
+			}
+			bench(b, open)
+		})
+	}
+}
+
+// clusterOver starts n workers over a provider, with a store on a file system.
+func clusterOver(b *testing.B, n int, open func(string) (rdma.Provider, error), fs vfs.FS, dir string) *cluster {
+	b.Helper()
+	c := &cluster{members: map[lease.Worker]*member{}, open: open}
+	c.bed = &bed{t: b, pick: c.any}
+	c.options.Logger = slog.New(slog.DiscardHandler)
+	var err error
+	if c.engine, err = pebble.Open(pebble.Options{Dir: dir, FS: fs}); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(c.close)
+	for i := range n {
+		c.start(lease.Member{Worker: lease.Worker(i + 1), Incarnation: 1})
+	}
+	c.install()
+	c.warm()
+	return c
+}
+
+func latencies() *hdrhistogram.Histogram {
+	return hdrhistogram.New(1, int64(time.Minute), 3)
+}
+
+// timed records how long do takes, in nanoseconds.
+func timed(b *testing.B, h *hdrhistogram.Histogram, do func()) {
+	start := time.Now()
+	do()
+	if err := h.RecordValue(int64(time.Since(start))); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// median of a histogram of nanoseconds, in microseconds.
+func median(h *hdrhistogram.Histogram) float64 { return float64(h.ValueAtQuantile(50)) / 1000 }
+
+// turn takes a turn in a slot, as a transaction does.
+func turn(b *testing.B, l *leases.Leases, s base.Slot, t *leases.Turn) {
+	p := l.Part(s)
+	p.Lock()
+	status := p.Acquire(s, t, lease.Write, true)
+	p.Unlock()
+	switch status {
+	case lease.Queued:
+		<-t.Wake()
+	case lease.Refused:
+		b.Fatal("a turn that may wait was refused")
+	}
+}
+
+// back gives a turn back, in which nothing was written.
+func back(l *leases.Leases, s base.Slot, t *leases.Turn) {
+	p := l.Part(s)
+	p.Lock()
+	p.Release(t, 0)
+	p.Unlock()
+}
+
+// BenchmarkLeaseTransfer has a key alternate between two workers of three, whose
+// home is the third: what a transaction takes, what one takes that holds the lease,
+// and what the lease alone takes, from Acquire to Wake. Echo is a bare round trip.
+func BenchmarkLeaseTransfer(b *testing.B) {
+	onProviders(b, func(b *testing.B, open func(string) (rdma.Provider, error)) {
+		c := clusterOver(b, 3, open, vfs.NewMem(), "db")
+		k := c.homedAt(3, "moving")
+		slot := key(k).Slot()
+		round := echo(b)
+		moved, held, alone, echoed := latencies(), latencies(), latencies(), latencies()
+		var t [3]leases.Turn
+		for b.Loop() {
+			for w := lease.Worker(1); w <= 2; w++ {
+				timed(b, moved, func() { c.do(w, put(k, "v")) })
+				timed(b, held, func() { c.do(w, put(k, "v")) })
+			}
+			for w := lease.Worker(1); w <= 2; w++ {
+				l := c.members[w].w.Leases()
+				timed(b, alone, func() { turn(b, l, slot, &t[w]) })
+				back(l, slot, &t[w])
+			}
+			timed(b, echoed, round)
+		}
+		b.ReportMetric(median(moved), "moved-us")
+		b.ReportMetric(median(held), "held-us")
+		b.ReportMetric(median(alone), "lease-us")
+		b.ReportMetric(median(echoed), "echo-us")
+		b.ReportMetric(median(alone)/median(echoed), "lease/echo")
+	})
+}
+
+// echo returns a round trip over a TCP connection to a peer in this process that
+// answers what it reads.
+func echo(b *testing.B) func() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		_, _ = io.CopyBuffer(struct{ io.Writer }{conn}, struct{ io.Reader }{conn}, make([]byte, 64)) // until the other end closes
+		_ = conn.Close()
+	})
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		_, _ = conn.Close(), listener.Close()
+		serving.Wait()
+	})
+	message := make([]byte, 64)
+	return func() {
+		if _, err := conn.Write(message); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, message); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkHotKey is one key that all clients add to: of one worker, and as many
+// clients spread over four. Memory has a disk that never waits.
+func BenchmarkHotKey(b *testing.B) {
+	const clients, transactions = 16, 4000
+	onProviders(b, func(b *testing.B, open func(string) (rdma.Provider, error)) {
+		for _, disk := range []string{"memory", "disk"} {
+			b.Run(disk, func(b *testing.B) {
+				var fs vfs.FS = vfs.NewMem()
+				dir := "db"
+				if disk == "disk" {
+					fs, dir = vfs.Default, b.TempDir()
+				}
+				c := clusterOver(b, 4, open, fs, dir)
+				var one, four time.Duration
+				var n int
+				for b.Loop() {
+					n++
+					one += duration(func() { c.hammer([]lease.Worker{1}, clients, transactions, add(fmt.Sprint("one", n))) })
+					four += duration(func() { c.hammer([]lease.Worker{1, 2, 3, 4}, clients/4, transactions, add(fmt.Sprint("four", n))) })
+				}
+				b.ReportMetric(float64(n*transactions)/one.Seconds(), "one-tx/s")
+				b.ReportMetric(float64(n*transactions)/four.Seconds(), "four-tx/s")
+				b.ReportMetric(one.Seconds()/four.Seconds(), "four/one")
+			})
+		}
+	})
+}
+
+func duration(do func()) time.Duration {
+	start := time.Now()
+	do()
+	return time.Since(start)
+}
