@@ -90,8 +90,10 @@ soak: build
 	until grep -q 'try:' "$$data/out"; do kill -0 $$server || exit 1; sleep 0.1; done && \
 	bin/tenure bench load --server "$$(sed -n 's/^listening on //p' "$$data/out")" --preload --idempotency --duration $(T)
 
-# Kill -9, crash images and failing disks, N times over.
+# Kill -9, crash images and failing disks, N times over, and as many faults in a
+# cluster of processes.
 crash: toolchain
+	TENURE_TEST_ROUNDS=$(N) CGO_ENABLED=0 $(GO) test -v -timeout 30m -run TestFaultsInCluster ./internal/node
 	CGO_ENABLED=0 $(GO) test -count=$(N) -run 'Crash|Kill|Fault|DevBank' ./cmd/tenure ./internal/node/... ./store/... ./worker/...
 
 clean:
