@@ -537,15 +537,31 @@ func TestClosedConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := service.NewClient(conn)
-	running := b.hold(c, func(*worker.Request) {})
+	running := b.hold(b.Client, func(*worker.Request) {})
+	var writing sync.WaitGroup
+	var written worker.Reply
+	writing.Go(func() { written = c.Execute(context.Background(), ops(put("held", []byte("2")))) })
+	for b.waiting("held") == 0 {
+		if t.Context().Err() != nil {
+			t.Fatal("the put does not come to wait")
+		}
+	}
 	if err := conn.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if e := running().Err; e == nil || e.Kind != base.Timeout || !e.Unknown {
+	writing.Wait()
+	if e := written.Err; e == nil || e.Kind != base.Timeout || !e.Unknown {
 		t.Errorf("during a call: %#v", e)
 	}
 	if e := c.Execute(t.Context(), ops(put("a", nil))).Err; e == nil || e.Kind != base.Unavailable || e.Unknown || !strings.Contains(e.Detail, b.address) {
 		t.Errorf("before a call: %#v", e)
 	}
 	close(b.release)
+	if r := running(); r.Err != nil {
+		t.Errorf("the other caller: %v", r.Err)
+	}
+	// The worker goes on with what it has begun: a read waits behind it.
+	if r := b.Execute(t.Context(), ops(get("held"))); r.Err != nil || string(r.Results[0].Value) != "2" {
+		t.Errorf("what was begun before the connection was closed: %+v", r)
+	}
 }
