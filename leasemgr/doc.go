@@ -21,6 +21,12 @@
 // A node of one worker needs none of this: Admit makes it the only member of a new
 // view, at each start.
 //
+// # Catalogue
+//
+// It has one owner, the process that has the store's engine open. The others have a
+// Replica, which reads the store and asks the owner for changes; every change has a
+// number, by which replicas follow and invocations name what they are made of.
+//
 // # Invariants
 //
 // A change is durable before it is visible; a snapshot never names a function or
@@ -28,5 +34,5 @@
 // every one that is published.
 //
 // Start reading at Registry, Manager and Session, or at Catalogue; changes to it are
-// in change.go, the immutable snapshot that invocations read in snapshot.go.
+// in change.go, what others read in refresh.go, the immutable snapshot that invocations read in snapshot.go.
 package leasemgr
