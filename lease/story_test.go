@@ -158,7 +158,7 @@ func TestGuessThatWasNeverTrue(t *testing.T) {
 
 // An old READ completes after a newer CAS reply: the next attempt must not claim
 // a ticket that was used here.
-func TestRememberedWordNeverGoesBack(t *testing.T) {
+func TestRememberedWordGoesBack(t *testing.T) {
 	b := newBench(t, 1)
 	b.hold()
 	b.c.Released(0, 1, 1, true, b.release().Expect)
@@ -282,7 +282,7 @@ func (b *bench) hasCopy(u *User) {
 }
 
 // The acknowledgement waits for the last pin.
-func TestPinnedCopyIsNotAcked(t *testing.T) {
+func TestPinnedCopyAcked(t *testing.T) {
 	b := newBench(t, 1)
 	var u User
 	b.hasCopy(&u)
@@ -327,7 +327,7 @@ func TestCopyOfAbandonedRequest(t *testing.T) {
 
 // A repeated acknowledgement of an abandoned round must not remove the younger
 // copy of the same reader.
-func TestOldInvalAckRemovesNoNewCopy(t *testing.T) {
+func TestOldInvAckRemovesNewCopy(t *testing.T) {
 	b := newBench(t, 1)
 	b.hold()
 	b.receive(Record{Kind: ReadReq, From: 2, Ticket: 1, Nonce: 1})
@@ -400,7 +400,7 @@ func TestHolderWritesWhileSlowReader(t *testing.T) {
 }
 
 // READY drops entries of the old view only.
-func TestActivationKeepsNewReader(t *testing.T) {
+func TestActivationClearsNewReader(t *testing.T) {
 	b := newBench(t, 1)
 	b.hold()
 	b.view2()

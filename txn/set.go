@@ -37,17 +37,22 @@ type Access struct {
 	Delta  int64
 	// Loaded says that Note was called when Entry had its value.
 	Loaded bool
-	// value and present are what Entry had then. Entry itself may be forgotten under
-	// a reader's lock, when a shared copy of its slot is lost.
+	// value, present and version are what Entry had then. Entry itself may be
+	// forgotten under a reader's lock, when a shared copy of its slot is lost or its
+	// lease comes.
 	value   []byte
 	present bool
+	version base.Version
 }
 
 // Note takes over the value of the entry, which is loaded. Called under the
 // shard's latch, once the lock is held; again after the lock was strengthened.
 func (a *Access) Note() {
-	a.Loaded, a.value, a.present = true, a.Entry.Value, a.Entry.Present
+	a.Loaded, a.value, a.present, a.version = true, a.Entry.Value, a.Entry.Present, a.Entry.Version
 }
+
+// Noted returns whether the key had a value when it was noted, and its version.
+func (a *Access) Noted() (present bool, version base.Version) { return a.present, a.version }
 
 // Use is what a step does to a key, for the order between parallel steps.
 type Use uint8

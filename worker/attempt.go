@@ -223,37 +223,47 @@ func (inv *invocation) load(a *txn.Access) error {
 		return nil
 	}
 	sh := inv.w.shard(a.Slot)
-	sh.lock()
-	loaded, dirty, era := a.Entry.Loaded, a.Entry.Dirty, a.Entry.Era
-	if loaded {
-		a.Note()
-	}
-	sh.unlock()
-	if !loaded {
-		inv.key = store.AppendDataKey(inv.key[:0], a.Key)
-		raw, found, err := inv.w.engine.Get(nil, inv.key)
-		if err != nil {
-			return base.Errorf(base.Unavailable, "%v", err)
-		}
-		var version base.Version
-		var value []byte
-		var present bool
-		if found {
-			if version, value, present, err = store.DecodeDataValue(raw); err != nil {
-				return base.Errorf(base.Internal, "key %v: %v", a.Key, err)
-			}
-		}
+	for {
 		sh.lock()
-		if a.Entry.Era != era {
-			sh.unlock()
+		loaded, dirty, era := a.Entry.Loaded, a.Entry.Dirty, a.Entry.Era
+		if loaded {
+			a.Note()
+		}
+		sh.unlock()
+		if loaded {
+			inv.dirty = max(inv.dirty, dirty)
+			return nil
+		}
+		if inv.turns.lost() {
 			return base.Errorf(base.Unavailable, "the copy of %v is gone with a change of view", a.Key) // nobody hears it: the attempt is repeated
 		}
-		sh.table.Fill(a.Entry, version, value, present)
-		dirty = a.Entry.Dirty
-		a.Note()
-		sh.unlock()
+		if err := inv.fetch(sh, a, era); err != nil {
+			return err
+		}
 	}
-	inv.dirty = max(inv.dirty, dirty)
+}
+
+// fetch reads the value of the access's entry from the store. If the entry was
+// forgotten meanwhile, because its slot came or went, that is not taken over.
+func (inv *invocation) fetch(sh *shard, a *txn.Access, era uint32) error {
+	inv.key = store.AppendDataKey(inv.key[:0], a.Key)
+	raw, found, err := inv.w.engine.Get(nil, inv.key)
+	if err != nil {
+		return base.Errorf(base.Unavailable, "%v", err)
+	}
+	var version base.Version
+	var value []byte
+	var present bool
+	if found {
+		if version, value, present, err = store.DecodeDataValue(raw); err != nil {
+			return base.Errorf(base.Internal, "key %v: %v", a.Key, err)
+		}
+	}
+	sh.lock()
+	defer sh.unlock()
+	if a.Entry.Era == era {
+		sh.table.Fill(a.Entry, version, value, present)
+	}
 	return nil
 }
 

@@ -406,6 +406,7 @@ func TestIdempotencyKeyHasOneEffectOverWorkers(t *testing.T) {
 		})
 	}
 }
+
 // TestAWriterDoesNotStarveReaders has one worker write a key without end while
 // another reads it: a request for a copy waits for a bounded number of writes.
 

@@ -78,12 +78,11 @@ func (inv *invocation) putOp(a *txn.Access, value []byte) (OpResult, error) {
 
 // versionOf is the version the key will have when this transaction commits.
 func (inv *invocation) versionOf(a *txn.Access) base.Version {
-	switch {
-	case a.Effect == txn.None, a.Effect == txn.Delete && !a.Entry.Present:
-		return a.Entry.Version
-	default:
-		return a.Entry.Version + 1
+	present, version := a.Noted()
+	if a.Effect == txn.None || a.Effect == txn.Delete && !present {
+		return version
 	}
+	return version + 1
 }
 
 // check tests the operation's conditions.

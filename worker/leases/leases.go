@@ -162,8 +162,8 @@ func (l *Leases) Append(turns []*Turn, do func()) bool {
 	return true
 }
 
-// Installed returns a channel that is closed when a view later than v is
-// installed.
+// Installed returns a channel that is closed when a view is installed next, or now
+// if one later than v is installed.
 func (l *Leases) Installed(v base.View) <-chan struct{} {
 	l.view.RLock()
 	defer l.view.RUnlock()
