@@ -89,7 +89,9 @@ func (p *process) start() {
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if said, ok := strings.CutPrefix(lines.Text(), "serving "); ok {
-			p.said, p.listen = said, strings.TrimPrefix(said, "http://")
+			if p.said == "" { // later it says the same, and clients look
+				p.said, p.listen = said, strings.TrimPrefix(said, "http://")
+			}
 			return
 		}
 	}
@@ -320,7 +322,10 @@ func TestFaultsInCluster(t *testing.T) {
 	for round := range rounds {
 		what := c.fault(round)
 		settle()
-		t.Logf("round %d: %s: %d requests answered so far, the slowest since then in %v", round, what, answered(), c.slowest.Round(time.Millisecond))
+		c.mu.Lock()
+		slowest := c.slowest
+		c.mu.Unlock()
+		t.Logf("round %d: %s: %d requests answered so far, the slowest since then in %v", round, what, answered(), slowest.Round(time.Millisecond))
 		if t.Failed() {
 			return
 		}
