@@ -158,8 +158,9 @@ type benchCase struct {
 	// sense.
 	many  func(context.Context) error
 	batch int
-	// patience bounds calibration, and each group of verbs. Batches need no bound:
-	// they wait for completions of own requests, which all end in time.
+	// patience bounds how much longer than planned calibration and a round of single
+	// verbs may take. Batches need no bound: they wait for completions of own
+	// requests, which all end in time.
 	patience time.Duration
 	// bound is for a case whose waits do not end with the context; nil otherwise.
 	bound func(deadline time.Time) error
@@ -194,6 +195,11 @@ const (
 func (c *benchCase) calibrate(ctx context.Context) error {
 	const warm = 50
 	c.latency = hdrhistogram.New(1, int64(opTimeout), 3)
+	ctx, cancel, err := c.patiently(ctx, 0)
+	if err != nil {
+		return err
+	}
+	defer cancel()
 	took, err := c.times(ctx, warm)
 	c.group = 1
 	if took/warm < groupBelow {
@@ -202,17 +208,22 @@ func (c *benchCase) calibrate(ctx context.Context) error {
 	return err
 }
 
-// times does n verbs one by one and returns the time that they took. All of them
-// end within the patience of the case.
-func (c *benchCase) times(ctx context.Context, n int) (time.Duration, error) {
-	deadline := time.Now().Add(c.patience)
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
+// patiently bounds what takes d: it ends within the patience of the case after
+// that. Made once for many verbs, because a context and its timer cost as much as
+// one.
+func (c *benchCase) patiently(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc, error) {
+	deadline := time.Now().Add(d + c.patience)
 	if c.bound != nil {
 		if err := c.bound(deadline); err != nil {
-			return 0, fmt.Errorf("%s: %w", c.name, err)
+			return nil, nil, fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	return ctx, cancel, nil
+}
+
+// times does n verbs one by one and returns the time that they took.
+func (c *benchCase) times(ctx context.Context, n int) (time.Duration, error) {
 	start := time.Now()
 	for range n {
 		if err := c.one(ctx); err != nil {
@@ -237,8 +248,13 @@ func clockCost() time.Duration {
 // round measures single verbs for d, then batches for d.
 func (c *benchCase) round(ctx context.Context, d, clock time.Duration) error {
 	inRound := hdrhistogram.New(1, int64(opTimeout), 3)
+	single, cancel, err := c.patiently(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer cancel()
 	for begin := time.Now(); time.Since(begin) < d; {
-		took, err := c.times(ctx, c.group)
+		took, err := c.times(single, c.group)
 		if err != nil {
 			return err
 		}
