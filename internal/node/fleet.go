@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -41,11 +40,18 @@ type fleet struct {
 	leases *leasemgr.Client
 	turn   atomic.Uint64
 	logs   *worker.Logs
-	// seats are the members of the newest view, by number; never modified.
-	seats atomic.Pointer[[]*seat]
+	// seating is the newest list of members; never modified.
+	seating atomic.Pointer[seating]
 	// staffed is closed when there is a worker for the first time.
 	staffed chan struct{}
 	once    sync.Once
+}
+
+// seating is the members of a view, by number.
+type seating struct {
+	seats []*seat
+	// replaced is closed when there is a newer one.
+	replaced chan struct{}
 }
 
 // seat is one member.
@@ -61,14 +67,14 @@ type seat struct {
 func newFleet(leases *leasemgr.Client, opt rpc.Options, log *slog.Logger) *fleet {
 	opt.MaxMessage = service.MessageBytes
 	f := &fleet{opt: opt, log: log, leases: leases, logs: worker.NewLogs(4096), staffed: make(chan struct{})}
-	f.seats.Store(&[]*seat{})
+	f.seating.Store(&seating{replaced: make(chan struct{})})
 	return f
 }
 
 // run follows the views until ctx ends.
 func (f *fleet) run(ctx context.Context) error {
 	defer func() {
-		for _, s := range *f.seats.Load() {
+		for _, s := range f.seating.Load().seats {
 			f.dismiss(s)
 		}
 	}()
@@ -102,8 +108,9 @@ func sleep(ctx context.Context, d time.Duration) {
 
 // seat takes a new list of members over. Connections to those who stay are kept.
 func (f *fleet) seat(ctx context.Context, members []leasemgr.Peer) error {
-	old := *f.seats.Load()
-	var all, gone []*seat
+	before := f.seating.Load()
+	old := before.seats
+	var all []*seat
 	for _, m := range members {
 		if i := slices.IndexFunc(old, func(s *seat) bool { return s.Peer == m }); i >= 0 {
 			all = append(all, old[i])
@@ -111,7 +118,8 @@ func (f *fleet) seat(ctx context.Context, members []leasemgr.Peer) error {
 		}
 		conn, err := rpc.Dial(m.Address, f.opt)
 		if err != nil {
-			return errors.Join(fmt.Errorf("worker %s: %w", m.Name, err), f.undo(all, old))
+			f.dismissOthers(all, old)
+			return fmt.Errorf("worker %s: %w", m.Name, err)
 		}
 		s := &seat{Peer: m, conn: conn, client: service.NewClient(conn)}
 		watching, stop := context.WithCancel(ctx)
@@ -120,29 +128,22 @@ func (f *fleet) seat(ctx context.Context, members []leasemgr.Peer) error {
 		s.asking.Go(func() { f.collect(watching, s) })
 		all = append(all, s)
 	}
-	for _, s := range old {
-		if !slices.Contains(all, s) {
-			gone = append(gone, s)
-		}
-	}
-	f.seats.Store(&all)
+	f.seating.Store(&seating{all, make(chan struct{})})
+	close(before.replaced)
 	if len(all) > 0 {
 		f.once.Do(func() { close(f.staffed) })
 	}
-	for _, s := range gone {
-		f.dismiss(s)
-	}
+	f.dismissOthers(old, all)
 	return nil
 }
 
-// undo dismisses the new ones among all.
-func (f *fleet) undo(all, old []*seat) error {
-	for _, s := range all {
-		if !slices.Contains(old, s) {
+// dismissOthers dismisses those of a list who are not among those who stay.
+func (f *fleet) dismissOthers(list, stay []*seat) {
+	for _, s := range list {
+		if !slices.Contains(stay, s) {
 			f.dismiss(s)
 		}
 	}
-	return nil
 }
 
 // dismiss closes the connection to a member that is none any more. What is under
@@ -202,7 +203,7 @@ func (f *fleet) drain(context.Context) error { return nil }
 
 // at is the member at a place, the tries-th after it; nil if there is none.
 func (f *fleet) at(place uint64, tries int) *seat {
-	seats := *f.seats.Load()
+	seats := f.seating.Load().seats
 	if len(seats) == 0 {
 		return nil
 	}
@@ -215,7 +216,7 @@ func (f *fleet) at(place uint64, tries int) *seat {
 func (f *fleet) Execute(ctx context.Context, req *worker.Request) worker.Reply {
 	place := placeOf(req, &f.turn)
 	reply := worker.Reply{ID: req.ID, Err: nobody()}
-	for tries := range len(*f.seats.Load()) {
+	for tries := range len(f.seating.Load().seats) {
 		s := f.at(place, tries)
 		if s == nil {
 			break
@@ -254,7 +255,7 @@ func (f *fleet) Logs(after int64) ([]worker.LogEntry, <-chan struct{}) { return 
 // Workers implements gateway.Executor: what they said last.
 func (f *fleet) Workers() []gateway.Status {
 	var all []gateway.Status
-	for _, s := range *f.seats.Load() {
+	for _, s := range f.seating.Load().seats {
 		g := gateway.Status{Name: s.Name, Address: s.Address, Provider: s.Provider}
 		if x := s.status.Load(); x != nil {
 			g.View, g.Running, g.Queued = x.View, x.Running, x.Queued
@@ -270,7 +271,7 @@ func (f *fleet) Workers() []gateway.Status {
 func (f *fleet) Lease(k base.Key) gateway.LeaseInfo {
 	ctx, cancel := context.WithTimeout(context.Background(), askWait)
 	defer cancel()
-	seats := *f.seats.Load()
+	seats := f.seating.Load().seats
 	answers := make([]lease.Knowledge, len(seats))
 	silent := make([]bool, len(seats))
 	var asking sync.WaitGroup
@@ -301,7 +302,7 @@ func (f *fleet) Lease(k base.Key) gateway.LeaseInfo {
 
 // DrainWorker implements gateway.Executor.
 func (f *fleet) DrainWorker(ctx context.Context, name string) error {
-	seats := *f.seats.Load()
+	seats := f.seating.Load().seats
 	i := slices.IndexFunc(seats, func(s *seat) bool { return s.Name == name })
 	switch {
 	case i < 0:
@@ -312,8 +313,10 @@ func (f *fleet) DrainWorker(ctx context.Context, name string) error {
 	if err := seats[i].client.Drain(ctx); err != nil {
 		return err
 	}
-	for slices.Contains(*f.seats.Load(), seats[i]) {
-		if sleep(ctx, 10*time.Millisecond); ctx.Err() != nil {
+	for now := f.seating.Load(); slices.Contains(now.seats, seats[i]); now = f.seating.Load() {
+		select {
+		case <-now.replaced:
+		case <-ctx.Done():
 			return &base.Error{Kind: base.Timeout, Detail: fmt.Sprintf("worker %s takes no more invocations and leaves when its own have ended", name), Unknown: true}
 		}
 	}

@@ -148,7 +148,7 @@ func await(t *testing.T, l *Leases, s base.Slot, state string) {
 // up, and is free with a ticket that the next one has to guess.
 func TestCostOfRelease(t *testing.T) {
 	all := group(t, 3)
-	a, b, c := all[0], all[1], all[2]
+	a, b := all[0], all[1]
 	for i, tt := range []struct {
 		name          string
 		before, do    func(s base.Slot)
@@ -166,20 +166,10 @@ func TestCostOfRelease(t *testing.T) {
 			evict(a, s)
 			await(t, a, s, "")
 		}, 1, 2},
-		{"a prefetched lease is held", nil, func(s base.Slot) {
-			p := c.Part(s)
-			p.Lock()
-			p.Prefetch(s)
-			p.Unlock()
-			await(t, c, s, "held")
-			take(t, c, s, lease.Write)
-		}, 1, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := base.Slot(100 + i)
-			if tt.before != nil {
-				tt.before(s)
-			}
+			tt.before(s)
 			cas, messages := verbs(t, all)
 			tt.do(s)
 			casAfter, messagesAfter := verbs(t, all)

@@ -102,13 +102,6 @@ func (p *Part) Acquire(s base.Slot, t *Turn, mode lease.Mode, wait bool) lease.S
 	return status
 }
 
-// Prefetch asks for the lease of a slot that will be needed. Called under the
-// latch.
-func (p *Part) Prefetch(s base.Slot) {
-	p.core.Prefetch(s)
-	p.carryOut()
-}
-
 // Upgrade makes a read turn one that may write, if that needs no waiting. Called
 // under the latch.
 func (p *Part) Upgrade(t *Turn) bool { return p.core.Upgrade(&t.user) }
