@@ -234,7 +234,7 @@ func (inv *invocation) load(a *txn.Access) error {
 			inv.dirty = max(inv.dirty, dirty)
 			return nil
 		}
-		if inv.turns.lost() {
+		if inv.turns.lostIn(a.Slot) {
 			return base.Errorf(base.Unavailable, "the copy of %v is gone with a change of view", a.Key) // nobody hears it: the attempt is repeated
 		}
 		if err := inv.fetch(sh, a, era); err != nil {

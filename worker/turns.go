@@ -15,24 +15,30 @@ import (
 // order, each before the locks of its keys: gates of tables first, then keys and,
 // among them, the slot of its idempotency key.
 type turns struct {
+	// list is in slot order: waiting for a slot before its end could deadlock.
 	list  []*leases.Turn
 	spare []*leases.Turn
-	// top is the greatest slot of the list: waiting for a smaller one could
-	// deadlock.
-	top base.Slot
 	// waited says that a turn had to come from elsewhere.
 	waited bool
 }
 
-// find is the attempt's turn in a slot, or nil. Transactions have few; those with
-// many take them in order and look for the last one.
-func (ts *turns) find(s base.Slot) *leases.Turn {
-	for i := len(ts.list) - 1; i >= 0; i-- {
-		if ts.list[i].Slot() == s {
-			return ts.list[i]
-		}
+// find is the attempt's turn in a slot, or nil, and where it is or belongs.
+func (ts *turns) find(s base.Slot) (*leases.Turn, int) {
+	n := len(ts.list)
+	if n == 0 || ts.list[n-1].Slot() < s { // taken in order, as most are
+		return nil, n
 	}
-	return nil
+	i, found := slices.BinarySearchFunc(ts.list, s, func(t *leases.Turn, s base.Slot) int { return cmp.Compare(t.Slot(), s) })
+	if !found {
+		return nil, i
+	}
+	return ts.list[i], i
+}
+
+// lostIn says whether a change of view has taken the copy of a slot away.
+func (ts *turns) lostIn(s base.Slot) bool {
+	t, _ := ts.find(s)
+	return t != nil && t.Lost()
 }
 
 func (ts *turns) next() *leases.Turn {
@@ -66,7 +72,8 @@ func (inv *invocation) takeTurn(s base.Slot, mode lease.Mode, wait bool) bool {
 		return true
 	}
 	p := inv.w.leases.Part(s)
-	if t := inv.turns.find(s); t != nil {
+	t, place := inv.turns.find(s)
+	if t != nil {
 		if t.Mode() >= mode {
 			return true
 		}
@@ -74,8 +81,8 @@ func (inv *invocation) takeTurn(s base.Slot, mode lease.Mode, wait bool) bool {
 		defer p.Unlock()
 		return p.Upgrade(t)
 	}
-	wait = wait && (len(inv.turns.list) == 0 || s > inv.turns.top)
-	t := inv.turns.next()
+	wait = wait && place == len(inv.turns.list)
+	t = inv.turns.next()
 	p.Lock()
 	status := p.Acquire(s, t, mode, wait)
 	p.Unlock()
@@ -93,8 +100,7 @@ func (inv *invocation) takeTurn(s base.Slot, mode lease.Mode, wait bool) bool {
 			return inv.giveUp(p, t)
 		}
 	}
-	inv.turns.list = append(inv.turns.list, t)
-	inv.turns.top = max(inv.turns.top, s)
+	inv.turns.list = slices.Insert(inv.turns.list, place, t)
 	return true
 }
 
@@ -203,10 +209,7 @@ func (inv *invocation) giveTurns(written base.Number, keep bool) {
 		inv.turns.spare = append(inv.turns.spare, t)
 	}
 	clear(inv.turns.list[len(kept):])
-	inv.turns.list, inv.turns.top = kept, 0
-	for _, t := range kept {
-		inv.turns.top = t.Slot()
-	}
+	inv.turns.list = kept
 }
 
 // appendHolding appends the batch. If the attempt has read under copies, no view
