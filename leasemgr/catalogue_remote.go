@@ -31,7 +31,7 @@ const (
 // RegisterCatalogue registers a catalogue as the service Catalogue on a server
 // that rpc.NewServer made with CatalogueMessageBytes. The process that does so
 // owns the catalogue: see Catalogue.
-func RegisterCatalogue(s *grpc.Server, c *Catalogue) {
+func RegisterCatalogue(s grpc.ServiceRegistrar, c *Catalogue) {
 	rpcpb.RegisterCatalogueServer(s, &catalogueServer{catalogue: c})
 }
 

@@ -47,7 +47,7 @@ func (l *localLoader) Load(ctx context.Context, name string, module []byte, isol
 }
 
 // newReplica opens a replica of b's catalogue that reads from r.
-func (b *bed) newReplica(conn *grpc.ClientConn, r store.Reader) *replica {
+func (b *bed) newReplica(conn rpc.Conn, r store.Reader) *replica {
 	b.t.Helper()
 	loader := &localLoader{}
 	rep, err := leasemgr.NewReplica(b.t.Context(), r, loader, nil, slog.New(slog.DiscardHandler), conn)
@@ -83,7 +83,7 @@ func (b *bed) run(r *replica) {
 }
 
 // served returns an owner's bed and a connection to it.
-func served(t *testing.T) (*bed, *grpc.ClientConn) {
+func served(t *testing.T) (*bed, rpc.Conn) {
 	t.Helper()
 	b := newBed(t)
 	return b, serveOn(t, func(s *grpc.Server) { leasemgr.RegisterCatalogue(s, b.cat) })

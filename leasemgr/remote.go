@@ -18,7 +18,7 @@ const maxCall = 30 * time.Second
 
 // RegisterMembers registers a manager as the service Members on a server that
 // rpc.NewServer made. What the core does not check itself is checked here.
-func RegisterMembers(s *grpc.Server, m *Manager) {
+func RegisterMembers(s grpc.ServiceRegistrar, m *Manager) {
 	rpcpb.RegisterMembersServer(s, &membersServer{manager: m})
 }
 

@@ -24,7 +24,7 @@ import (
 
 // serveOn runs the services that register adds on a loopback address, and returns
 // a connection to it.
-func serveOn(t *testing.T, register func(*grpc.Server)) *grpc.ClientConn {
+func serveOn(t *testing.T, register func(*grpc.Server)) rpc.Conn {
 	t.Helper()
 	l, err := rpc.Listen("127.0.0.1:0", rpc.Options{})
 	if err != nil {

@@ -32,6 +32,37 @@ type Options struct {
 	// Logger is told by servers with Credentials whom they refuse, once a second at
 	// most; nil means slog.Default.
 	Logger *slog.Logger
+	// Network makes the connections of Dial; nil means TCP. A simulation brings its
+	// own.
+	Network Network
+}
+
+// Conn is a connection to a server, over which any number of calls go. Its owner
+// closes it; calls under way end with an error then.
+type Conn interface {
+	grpc.ClientConnInterface
+	// Target is the address, for messages.
+	Target() string
+	Close() error
+}
+
+// Server is what services register on and one goroutine serves: that of NewServer,
+// or one of a Network.
+type Server interface {
+	grpc.ServiceRegistrar
+	// Serve serves until the server is stopped, and returns nil then.
+	Serve(net.Listener) error
+	// GracefulStop lets calls under way end, Stop does not. Both return when no
+	// handler runs any more.
+	GracefulStop()
+	Stop()
+}
+
+// Network is a way between processes that Dial uses instead of TCP. Its errors are
+// statuses, as those of TCP are, and its servers run handlers behind ServeKinds.
+type Network interface {
+	// Dial returns a connection to address, without waiting for it.
+	Dial(address string) (Conn, error)
 }
 
 // EnsureDefaults replaces zero values by the documented defaults.
@@ -68,7 +99,7 @@ func NewServer(o Options) *grpc.Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingInterval / 2, PermitWithoutStream: true}),
 		grpc.ConnectionTimeout(dialTimeout),
 		grpc.WaitForHandlers(true),
-		grpc.UnaryInterceptor(serveKinds),
+		grpc.UnaryInterceptor(ServeKinds),
 	)
 }
 
@@ -89,10 +120,14 @@ func Listen(address string, o Options) (net.Listener, error) {
 
 // Dial returns a connection to address that is made when it is first used, and
 // made again, with back-off, when it breaks. The caller closes it.
-func Dial(address string, o Options) (*grpc.ClientConn, error) {
+func Dial(address string, o Options) (Conn, error) {
 	host, err := checkAddress(address, o)
 	if err != nil {
 		return nil, err
+	}
+	if o.Network != nil {
+		conn, err := o.Network.Dial(address)
+		return kindConn{conn}, err
 	}
 	o.EnsureDefaults()
 	conn, err := grpc.NewClient("passthrough:///"+address,
@@ -124,8 +159,8 @@ func checkAddress(address string, o Options) (host string, err error) {
 	return "", base.Invalidf("address", "%s is not a loopback address, and the control plane would not be encrypted: give certificates (%s), or allow plain connections where the network is trusted", address, howToMake)
 }
 
-// serveKinds turns the errors of handlers into statuses.
-func serveKinds(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+// ServeKinds is the interceptor that turns the errors of handlers into statuses.
+func ServeKinds(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	reply, err := handle(ctx, req)
 	if err != nil {
 		return nil, toStatus(err)
@@ -136,4 +171,12 @@ func serveKinds(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle gr
 // callKinds turns statuses into errors with kinds.
 func callKinds(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 	return fromStatus(method, conn.Target(), invoke(ctx, method, req, reply, conn, options...))
+}
+
+// kindConn is a connection of a Network.
+type kindConn struct{ Conn }
+
+// Invoke implements grpc.ClientConnInterface.
+func (c kindConn) Invoke(ctx context.Context, method string, args, reply any, options ...grpc.CallOption) error {
+	return fromStatus(method, c.Target(), c.Conn.Invoke(ctx, method, args, reply, options...))
 }

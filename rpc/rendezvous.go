@@ -51,7 +51,7 @@ type Acceptor interface {
 
 // ServeRendezvous registers the service on a server; provider is the name that
 // offers must have.
-func ServeRendezvous(s *grpc.Server, provider string, a Acceptor) {
+func ServeRendezvous(s grpc.ServiceRegistrar, provider string, a Acceptor) {
 	rpcpb.RegisterRendezvousServer(s, &rendezvous{provider: provider, acceptor: a})
 }
 
@@ -78,7 +78,7 @@ func (r *rendezvous) Exchange(ctx context.Context, in *rpcpb.Offer) (*rpcpb.Offe
 // answer, or the end of ctx. After an error with Unknown the other end may hold a
 // queue pair that nobody connects to, until the acceptor there closes it, for
 // instance when this node offers again: see Acceptor.
-func Exchange(ctx context.Context, conn *grpc.ClientConn, offer Offer) (Offer, error) {
+func Exchange(ctx context.Context, conn Conn, offer Offer) (Offer, error) {
 	out, err := rpcpb.NewRendezvousClient(conn).Exchange(ctx, toWire(offer))
 	if err != nil {
 		return Offer{}, err

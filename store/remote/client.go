@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/tenure-faas/tenure/base"
 	"github.com/tenure-faas/tenure/rpc"
 	"github.com/tenure-faas/tenure/rpc/rpcpb"
@@ -89,7 +87,7 @@ type Refusal struct {
 // OnRefused, and reaches those who wait for the batch if Evict follows.
 type Engine struct {
 	opt    Options
-	conn   *grpc.ClientConn
+	conn   rpc.Conn
 	client rpcpb.StoreClient
 	// stop ends the goroutine that commits, running waits for it.
 	stop    context.CancelFunc

@@ -39,7 +39,7 @@ func (o *ServerOptions) EnsureDefaults() {
 // Register serves an engine on s, a server of rpc.NewServer with MessageBytes
 // as MaxMessage. The engine stays the caller's, who may use it besides; it must
 // stay open until the server has stopped, handlers included.
-func Register(s *grpc.Server, engine store.Engine, o ServerOptions) {
+func Register(s grpc.ServiceRegistrar, engine store.Engine, o ServerOptions) {
 	o.EnsureDefaults()
 	rpcpb.RegisterStoreServer(s, &server{engine: engine, opt: o, sessions: map[uint16]*session{}, workers: meta(), others: own()})
 }

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/tenure-faas/tenure/base"
 	"github.com/tenure-faas/tenure/lease"
 	"github.com/tenure-faas/tenure/rpc"
@@ -44,7 +42,7 @@ type Peers struct {
 	// book has the address of each member.
 	book map[lease.Member]string
 	// connections are to addresses in book only, made at the first call.
-	connections map[string]*grpc.ClientConn
+	connections map[string]rpc.Conn
 	closed      bool
 }
 
@@ -53,7 +51,7 @@ var _ leases.Peers = (*Peers)(nil)
 // New returns Peers with an empty address book. The caller closes it.
 func New(o Options) *Peers {
 	o.EnsureDefaults()
-	return &Peers{options: o, connections: map[string]*grpc.ClientConn{}}
+	return &Peers{options: o, connections: map[string]rpc.Conn{}}
 }
 
 // SetMembers replaces the address book: for each member the HOST:PORT at which
@@ -74,7 +72,7 @@ func (p *Peers) SetMembers(addresses map[lease.Member]string) error {
 		return closedError()
 	}
 	p.book = book
-	var gone []*grpc.ClientConn
+	var gone []rpc.Conn
 	for address, conn := range p.connections {
 		if !wanted[address] {
 			gone = append(gone, conn)
@@ -89,7 +87,7 @@ func (p *Peers) SetMembers(addresses map[lease.Member]string) error {
 // called again.
 func (p *Peers) Close() error {
 	p.mu.Lock()
-	var all []*grpc.ClientConn
+	var all []rpc.Conn
 	for _, conn := range p.connections {
 		all = append(all, conn)
 	}
@@ -98,7 +96,7 @@ func (p *Peers) Close() error {
 	return closeAll(all)
 }
 
-func closeAll(connections []*grpc.ClientConn) error {
+func closeAll(connections []rpc.Conn) error {
 	var errs []error
 	for _, conn := range connections {
 		errs = append(errs, conn.Close())

@@ -273,7 +273,7 @@ func TestConnectionsFollowTheBook(t *testing.T) {
 	if len(p.connections) != 2 {
 		t.Fatalf("%d connections for two addresses", len(p.connections))
 	}
-	kept, gone := p.connections[address], p.connections[other]
+	kept, gone := p.connections[address], p.connections[other].(*grpc.ClientConn)
 	if err := p.SetMembers(map[lease.Member]string{bob: address}); err != nil {
 		t.Fatal(err)
 	}

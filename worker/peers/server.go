@@ -27,7 +27,7 @@ const (
 // rpc.NewServer whose messages may have 2 MiB at least. Here is how they are
 // reached, usually a *leases.Local: a member enters it before others hear of its
 // address, and leaves it when its incarnation is over, while the server goes on.
-func Register(s *grpc.Server, here leases.Peers) {
+func Register(s grpc.ServiceRegistrar, here leases.Peers) {
 	rpcpb.RegisterPeersServer(s, &server{here: here, unpacking: make(chan struct{}, maxUnpacked)})
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tenure-faas/tenure/base"
 	"github.com/tenure-faas/tenure/lease"
+	"github.com/tenure-faas/tenure/rpc"
 	"github.com/tenure-faas/tenure/rpc/rpcpb"
 	"github.com/tenure-faas/tenure/worker"
 )
@@ -28,7 +29,7 @@ type Client struct {
 
 // NewClient returns the stub of the worker behind a connection that rpc.Dial made
 // with MessageBytes as MaxMessage, and which stays the caller's.
-func NewClient(conn *grpc.ClientConn) *Client {
+func NewClient(conn rpc.Conn) *Client {
 	return &Client{rpcpb.NewWorkerClient(conn), strings.TrimPrefix(conn.Target(), "passthrough:///")}
 }
 

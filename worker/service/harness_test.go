@@ -72,7 +72,7 @@ func listen(t testing.TB, register func(*grpc.Server)) (*grpc.Server, string) {
 	return s, l.Addr().String()
 }
 
-func dial(t testing.TB, address string) *grpc.ClientConn {
+func dial(t testing.TB, address string) rpc.Conn {
 	t.Helper()
 	conn, err := rpc.Dial(address, rpcOptions())
 	if err != nil {

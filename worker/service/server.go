@@ -68,7 +68,7 @@ const (
 // Register serves the worker of this process on s, a server of rpc.NewServer with
 // MessageBytes as MaxMessage. It must be stopped, handlers included, before the
 // worker's store is closed.
-func Register(s *grpc.Server, o Options) {
+func Register(s grpc.ServiceRegistrar, o Options) {
 	rpcpb.RegisterWorkerServer(s, &server{worker: o.Worker, programs: o.Programs, lookup: o.Programs.Bundle, drain: o.Drain, logs: o.Logs, log: rand.Uint64() | 1})
 }
 
