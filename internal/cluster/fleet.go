@@ -1,4 +1,4 @@
-package node
+package cluster
 
 import (
 	"context"
@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"google.golang.org/grpc"
 
 	"github.com/tenure-faas/tenure/base"
 	"github.com/tenure-faas/tenure/gateway"
@@ -31,10 +29,10 @@ const (
 	askWait = 2 * time.Second
 )
 
-// fleet is the workers of a cluster of processes as a gateway sees them: it
+// Fleet is the workers of a cluster of processes as a gateway sees them: it
 // follows the published views, and sends an invocation to the worker that its
-// first written key belongs to, as router does in one process.
-type fleet struct {
+// first written key belongs to, as the router of workers in one process does.
+type Fleet struct {
 	opt    rpc.Options
 	log    *slog.Logger
 	leases *leasemgr.Client
@@ -57,22 +55,22 @@ type seating struct {
 // seat is one member.
 type seat struct {
 	leasemgr.Peer
-	conn   *grpc.ClientConn
+	conn   rpc.Conn
 	client *service.Client
 	status atomic.Pointer[service.Status] // nil until it has answered once
 	stop   context.CancelFunc
 	asking sync.WaitGroup
 }
 
-func newFleet(leases *leasemgr.Client, opt rpc.Options, log *slog.Logger) *fleet {
+func newFleet(leases *leasemgr.Client, opt rpc.Options, log *slog.Logger) *Fleet {
 	opt.MaxMessage = service.MessageBytes
-	f := &fleet{opt: opt, log: log, leases: leases, logs: worker.NewLogs(4096), staffed: make(chan struct{})}
+	f := &Fleet{opt: opt, log: log, leases: leases, logs: worker.NewLogs(4096), staffed: make(chan struct{})}
 	f.seating.Store(&seating{replaced: make(chan struct{})})
 	return f
 }
 
 // run follows the views until ctx ends.
-func (f *fleet) run(ctx context.Context) error {
+func (f *Fleet) run(ctx context.Context) error {
 	defer func() {
 		for _, s := range f.seating.Load().seats {
 			f.dismiss(s)
@@ -107,7 +105,7 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // seat takes a new list of members over. Connections to those who stay are kept.
-func (f *fleet) seat(ctx context.Context, members []leasemgr.Peer) error {
+func (f *Fleet) seat(ctx context.Context, members []leasemgr.Peer) error {
 	before := f.seating.Load()
 	old := before.seats
 	var all []*seat
@@ -138,7 +136,7 @@ func (f *fleet) seat(ctx context.Context, members []leasemgr.Peer) error {
 }
 
 // dismissOthers dismisses those of a list who are not among those who stay.
-func (f *fleet) dismissOthers(list, stay []*seat) {
+func (f *Fleet) dismissOthers(list, stay []*seat) {
 	for _, s := range list {
 		if !slices.Contains(stay, s) {
 			f.dismiss(s)
@@ -149,7 +147,7 @@ func (f *fleet) dismissOthers(list, stay []*seat) {
 // dismiss closes the connection to a member that is none any more. What is under
 // way on it ends with an unknown outcome: the member left in order, and there is
 // nothing, or it was evicted.
-func (f *fleet) dismiss(s *seat) {
+func (f *Fleet) dismiss(s *seat) {
 	s.stop()
 	s.asking.Wait()
 	if err := s.conn.Close(); err != nil {
@@ -158,7 +156,7 @@ func (f *fleet) dismiss(s *seat) {
 }
 
 // watch asks a worker how it is, again and again.
-func (f *fleet) watch(ctx context.Context, s *seat) {
+func (f *Fleet) watch(ctx context.Context, s *seat) {
 	for ctx.Err() == nil {
 		ask, cancel := context.WithTimeout(ctx, askWait)
 		status, err := s.client.Status(ask)
@@ -171,7 +169,7 @@ func (f *fleet) watch(ctx context.Context, s *seat) {
 }
 
 // collect brings what functions log on a worker into the log of this gateway.
-func (f *fleet) collect(ctx context.Context, s *seat) {
+func (f *Fleet) collect(ctx context.Context, s *seat) {
 	var place service.LogPlace
 	for ctx.Err() == nil {
 		ask, cancel := context.WithTimeout(ctx, followWait+askWait)
@@ -188,8 +186,8 @@ func (f *fleet) collect(ctx context.Context, s *seat) {
 	}
 }
 
-// ready waits until there is a worker.
-func (f *fleet) ready(ctx context.Context) error {
+// Ready waits until there is a worker.
+func (f *Fleet) Ready(ctx context.Context) error {
 	select {
 	case <-f.staffed:
 		return nil
@@ -198,11 +196,8 @@ func (f *fleet) ready(ctx context.Context) error {
 	}
 }
 
-// drain has nothing to wait for: the gateway counts its invocations.
-func (f *fleet) drain(context.Context) error { return nil }
-
 // at is the member at a place, the tries-th after it; nil if there is none.
-func (f *fleet) at(place uint64, tries int) *seat {
+func (f *Fleet) at(place uint64, tries int) *seat {
 	seats := f.seating.Load().seats
 	if len(seats) == 0 {
 		return nil
@@ -213,9 +208,9 @@ func (f *fleet) at(place uint64, tries int) *seat {
 // Execute implements gateway.Executor. A worker that says that nothing was started
 // or changed because it goes, or that cannot be reached, is not asked again: the
 // next one is.
-func (f *fleet) Execute(ctx context.Context, req *worker.Request) worker.Reply {
-	place := placeOf(req, &f.turn)
-	reply := worker.Reply{ID: req.ID, Err: nobody()}
+func (f *Fleet) Execute(ctx context.Context, req *worker.Request) worker.Reply {
+	place := PlaceOf(req, &f.turn)
+	reply := worker.Reply{ID: req.ID, Err: Nobody()}
 	for tries := range len(f.seating.Load().seats) {
 		s := f.at(place, tries)
 		if s == nil {
@@ -230,30 +225,30 @@ func (f *fleet) Execute(ctx context.Context, req *worker.Request) worker.Reply {
 }
 
 // Load implements gateway.Executor.
-func (f *fleet) Load(ctx context.Context, ops []worker.Op) error {
-	s := f.at(placeOfOps(ops), 0)
+func (f *Fleet) Load(ctx context.Context, ops []worker.Op) error {
+	s := f.at(PlaceOfOps(ops), 0)
 	if s == nil {
-		return nobody()
+		return Nobody()
 	}
 	return s.client.Load(ctx, ops)
 }
 
 // Record implements gateway.Executor: any worker reads the one store.
-func (f *fleet) Record(id base.InvocationID) (worker.Record, error) {
+func (f *Fleet) Record(id base.InvocationID) (worker.Record, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), askWait)
 	defer cancel()
 	s := f.at(f.turn.Add(1), 0)
 	if s == nil {
-		return worker.Record{}, nobody()
+		return worker.Record{}, Nobody()
 	}
 	return s.client.Record(ctx, id)
 }
 
 // Logs implements gateway.Executor.
-func (f *fleet) Logs(after int64) ([]worker.LogEntry, <-chan struct{}) { return f.logs.After(after) }
+func (f *Fleet) Logs(after int64) ([]worker.LogEntry, <-chan struct{}) { return f.logs.After(after) }
 
 // Workers implements gateway.Executor: what they said last.
-func (f *fleet) Workers() []gateway.Status {
+func (f *Fleet) Workers() []gateway.Status {
 	var all []gateway.Status
 	for _, s := range f.seating.Load().seats {
 		g := gateway.Status{Name: s.Name, Address: s.Address, Provider: s.Provider}
@@ -268,7 +263,7 @@ func (f *fleet) Workers() []gateway.Status {
 
 // Lease implements gateway.Executor: it asks every worker, and waits for what they
 // say for askWait at most.
-func (f *fleet) Lease(k base.Key) gateway.LeaseInfo {
+func (f *Fleet) Lease(k base.Key) gateway.LeaseInfo {
 	ctx, cancel := context.WithTimeout(context.Background(), askWait)
 	defer cancel()
 	seats := f.seating.Load().seats
@@ -291,7 +286,7 @@ func (f *fleet) Lease(k base.Key) gateway.LeaseInfo {
 			why = append(why, s.Name+" does not answer")
 			continue
 		}
-		describeLease(&info, &why, s.Name, s.Member.Worker, &answers[i])
+		Describe(&info, &why, s.Name, s.Member.Worker, &answers[i])
 	}
 	info.Why = fmt.Sprintf("slot %d; workers keep what they used last", k.Slot())
 	if len(why) > 0 {
@@ -301,7 +296,7 @@ func (f *fleet) Lease(k base.Key) gateway.LeaseInfo {
 }
 
 // DrainWorker implements gateway.Executor.
-func (f *fleet) DrainWorker(ctx context.Context, name string) error {
+func (f *Fleet) DrainWorker(ctx context.Context, name string) error {
 	seats := f.seating.Load().seats
 	i := slices.IndexFunc(seats, func(s *seat) bool { return s.Name == name })
 	switch {

@@ -1,4 +1,4 @@
-package node
+package cluster
 
 import (
 	"context"
@@ -7,108 +7,85 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-
-	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
+	"time"
 
 	"github.com/tenure-faas/tenure/base"
 	"github.com/tenure-faas/tenure/lease"
 	"github.com/tenure-faas/tenure/leasemgr"
 	"github.com/tenure-faas/tenure/rdma"
-	"github.com/tenure-faas/tenure/rdma/machine"
 	"github.com/tenure-faas/tenure/rpc"
 	"github.com/tenure-faas/tenure/runtime"
-	"github.com/tenure-faas/tenure/runtime/wasm"
 	"github.com/tenure-faas/tenure/store/remote"
 	"github.com/tenure-faas/tenure/worker"
 	"github.com/tenure-faas/tenure/worker/leases"
 	"github.com/tenure-faas/tenure/worker/peers"
 	"github.com/tenure-faas/tenure/worker/service"
+	"golang.org/x/sync/errgroup"
 )
 
-// WorkerOptions configures RunWorker.
-type WorkerOptions struct {
+// Worker is what RunWorker runs: the parts of one worker's process. All stay the
+// caller's, but Listener, which Server closes.
+type Worker struct {
 	// Leasemgr is the address of the process that RunControl runs. Required.
 	Leasemgr string
-	// Listen is the address of this worker's control plane; empty means a free port of
-	// 127.0.0.1. Advertise is the address at which the others reach it; empty means
-	// what it listens on.
-	Listen, Advertise string
+	// Address is the one at which the other processes reach this worker. Required.
+	Address string
 	// Name is the worker's, which it keeps across restarts. Required.
 	Name string
-	// Demand says how the memory of the other workers is to be reached.
-	Demand machine.Demand
-	// RPC says how connections are protected.
-	RPC rpc.Options
+	// Provider is how the memory of the other workers is reached. Required.
+	Provider rdma.Provider
+	// Loader compiles modules. Required.
+	Loader leasemgr.Loader
 	// Native are functions compiled into all processes of the cluster, by name.
 	Native map[string]runtime.Bundle
-	// Worker and Wasm configure the parts; the worker's name, cluster and logger are
-	// set.
-	Worker worker.Options
-	Wasm   wasm.Options
-	// Logger gets messages; nil means slog.Default.
+	// RPC says how other processes are reached.
+	RPC rpc.Options
+	// Server serves this worker's control plane on Listener, with messages of
+	// service.MessageBytes. Required.
+	Server   rpc.Server
+	Listener net.Listener
+	// Options configures the worker; its name, cluster and logger are set.
+	Options worker.Options
+	// Clock is a clock that never goes back and runs on while the process is
+	// stopped; nil means Go's monotonic one.
+	Clock func() time.Duration
+	// Logger gets messages. Required.
 	Logger *slog.Logger
 	// Ready is called with the address when the worker has joined; nil: nobody is
 	// told.
 	Ready func(address string) error
+	// Started is called with the worker before it serves; nil: nobody is told.
+	Started func(*worker.Worker)
 }
 
 // ErrEvicted ends RunWorker when the worker is no member any more, because it
 // could not renew its membership in time: what it held is gone. Run it again, and
 // it joins as a new incarnation.
-var ErrEvicted = errors.New("node: the worker was evicted from the cluster")
+var ErrEvicted = errors.New("the worker was evicted from the cluster")
 
 // RunWorker runs one worker of a cluster of processes, in one incarnation, until
 // ctx ends, when it leaves in order, or until it is evicted.
-func RunWorker(ctx context.Context, opt WorkerOptions) (err error) {
-	if opt.Logger == nil {
-		opt.Logger = slog.Default()
-	}
-	if opt.Listen == "" {
-		opt.Listen = "127.0.0.1:0"
-	}
-	_, verdict := machine.Choose(ctx, opt.Demand)
-	provider, err := machine.Open(ctx, verdict, opt.Logger)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, provider.Close()) }()
-	conn, err := dialControl(opt.Leasemgr, opt.RPC)
+func RunWorker(ctx context.Context, w Worker) (err error) {
+	conn, err := DialControl(w.Leasemgr, w.RPC)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	rt, err := wasm.New(ctx, opt.Wasm)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeRuntime(ctx, rt)) }()
-	listener, err := rpc.Listen(opt.Listen, opt.RPC)
-	if err != nil {
-		return err
-	}
-	defer listener.Close() //nolint:errcheck // the server closes it
-	if opt.Advertise == "" {
-		opt.Advertise = listener.Addr().String()
-	}
 	session, err := leasemgr.Join(ctx, leasemgr.SessionOptions{
-		Registry: leasemgr.NewClient(conn), Name: opt.Name, Address: opt.Advertise, Provider: provider.Name(), Logger: opt.Logger,
+		Registry: leasemgr.NewClient(conn), Name: w.Name, Address: w.Address, Provider: w.Provider.Name(), Clock: w.Clock, Logger: w.Logger,
 	})
 	if err != nil {
 		return err
 	}
-	p := &workerProcess{opt: opt, session: session, listener: listener, provider: provider, control: conn, runtime: rt, leaving: make(chan struct{})}
+	p := &workerProcess{Worker: w, session: session, control: conn, leaving: make(chan struct{})}
 	return p.run(ctx)
 }
 
 // workerProcess is a worker that has joined.
 type workerProcess struct {
-	opt      WorkerOptions
-	session  *leasemgr.Session
-	listener net.Listener
-	provider rdma.Provider
-	control  *grpc.ClientConn
-	runtime  *wasm.Runtime
+	Worker
+	session *leasemgr.Session
+	control rpc.Conn
 	// leaving is closed by ask when somebody wants the worker to go.
 	leaving chan struct{}
 	ask     sync.Once
@@ -125,19 +102,19 @@ type workerProcess struct {
 func (p *workerProcess) run(ctx context.Context) (err error) {
 	me := p.session.Member()
 	first := <-p.session.Views() // the one that has admitted us
-	p.engine, err = remote.Dial(p.opt.Leasemgr, remote.Options{
-		Member: remote.Member{Worker: uint16(me.Worker), Incarnation: me.Incarnation}, View: first.View, RPC: p.opt.RPC,
-		OnRefused: p.refused, Logger: p.opt.Logger,
+	p.engine, err = remote.Dial(p.Leasemgr, remote.Options{
+		Member: remote.Member{Worker: uint16(me.Worker), Incarnation: me.Incarnation}, View: first.View, RPC: p.RPC,
+		OnRefused: p.refused, Logger: p.Logger,
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.engine.Close()) }()
-	p.peers = peers.New(peers.Options{RPC: p.opt.RPC})
+	p.peers = peers.New(peers.Options{RPC: p.RPC})
 	defer func() { err = errors.Join(err, p.peers.Close()) }()
 
-	p.programs, err = openReplica(ctx, p.opt.Logger, func() (*leasemgr.Replica, error) {
-		return leasemgr.NewReplica(ctx, p.engine, loader{p.runtime}, p.opt.Native, p.opt.Logger, p.control)
+	p.programs, err = openReplica(ctx, p.Logger, func() (*leasemgr.Replica, error) {
+		return leasemgr.NewReplica(ctx, p.engine, p.Loader, p.Native, p.Logger, p.control)
 	})
 	if err != nil {
 		return err
@@ -145,16 +122,16 @@ func (p *workerProcess) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, p.programs.Close()) }()
 
 	p.views = make(chan *lease.Members, 1)
-	o := p.opt.Worker
+	o := p.Options
 	o.Logs = worker.NewLogs(4096)
 	p.logs = o.Logs
-	o.Name, o.Logger = p.opt.Name, p.opt.Logger
+	o.Name, o.Logger = p.Name, p.Logger
 	o.Cluster = &worker.Cluster{
 		Leases:  leases.Options{Me: me, Peers: p.peers},
 		Current: func() bool { return p.session.Now() < p.session.Expiry() },
 		Views:   p.views,
 	}
-	o.Cluster.Leases.Mesh.Provider = p.provider
+	o.Cluster.Leases.Mesh.Provider = p.Provider
 	if p.worker, err = worker.New(o, p.engine); err != nil {
 		return err
 	}
@@ -170,7 +147,7 @@ func (p *workerProcess) run(ctx context.Context) (err error) {
 // why is on its way, or there will be none with us.
 func (p *workerProcess) refused(r remote.Refusal) {
 	if r.Err != nil {
-		p.opt.Logger.Error("the store takes no more batches of this worker", "err", r.Err)
+		p.Logger.Error("the store takes no more batches of this worker", "err", r.Err)
 	}
 }
 
@@ -197,11 +174,8 @@ func (p *workerProcess) enter(v leasemgr.Published) error {
 
 // serve runs the goroutines of the process until ctx ends or the membership does.
 func (p *workerProcess) serve(ctx context.Context) error {
-	o := p.opt.RPC
-	o.MaxMessage = service.MessageBytes
-	server := rpc.NewServer(o)
-	peers.Register(server, &p.here)
-	service.Register(server, service.Options{
+	peers.Register(p.Server, &p.here)
+	service.Register(p.Server, service.Options{
 		Worker: func() *worker.Worker { return p.worker }, Programs: p.programs, Logs: p.logs,
 		Drain: func() { p.ask.Do(func() { close(p.leaving) }) },
 	})
@@ -211,7 +185,7 @@ func (p *workerProcess) serve(ctx context.Context) error {
 	group, running := errgroup.WithContext(running)
 	group.Go(func() error {
 		if err := p.session.Run(running); err != nil {
-			p.engine.Evict(fmt.Errorf("worker %s: %w", p.opt.Name, err))
+			p.engine.Evict(fmt.Errorf("worker %s: %w", p.Name, err))
 			return errors.Join(ErrEvicted, err)
 		}
 		return nil
@@ -220,7 +194,7 @@ func (p *workerProcess) serve(ctx context.Context) error {
 	group.Go(func() error { return p.follow(running) })
 	group.Go(func() error { return p.programs.Run(running) })
 	group.Go(func() error {
-		return serveControl(running, server, p.listener, func(context.Context) error { return nil }, p.opt.Ready)
+		return serve(running, p.Server, p.Listener, func(context.Context) error { return nil }, p.Ready)
 	})
 	group.Go(func() error {
 		defer stop()
@@ -251,9 +225,9 @@ func (p *workerProcess) follow(ctx context.Context) error {
 // leave lets the invocations end, then announces that the worker goes: what it
 // held is free from then on.
 func (p *workerProcess) leave(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, drainWait)
+	ctx, cancel := context.WithTimeout(ctx, leaveWait)
 	defer cancel()
-	p.opt.Logger.Info("leaving the cluster: new invocations are refused, running ones end")
+	p.Logger.Info("leaving the cluster: new invocations are refused, running ones end")
 	if err := p.worker.Drain(ctx); err != nil {
 		return err
 	}
@@ -263,7 +237,7 @@ func (p *workerProcess) leave(ctx context.Context) error {
 	telling, cancelTelling := context.WithTimeout(ctx, tellWait)
 	defer cancelTelling()
 	if err := p.session.Leave(telling); err != nil && base.KindOf(err) != base.NotFound {
-		p.opt.Logger.Warn("the leasemgr was not told; the membership expires by itself", "err", err)
+		p.Logger.Warn("the leasemgr was not told; the membership expires by itself", "err", err)
 	}
 	return nil
 }

@@ -9,14 +9,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tenure-faas/tenure/gateway"
-	"github.com/tenure-faas/tenure/leasemgr"
+	"github.com/tenure-faas/tenure/internal/cluster"
 	"github.com/tenure-faas/tenure/rpc"
 	"github.com/tenure-faas/tenure/runtime"
 	"github.com/tenure-faas/tenure/runtime/wasm"
-	"github.com/tenure-faas/tenure/store/remote"
 )
 
 // GatewayOptions configures RunGateway.
@@ -49,55 +47,38 @@ func RunGateway(ctx context.Context, opt GatewayOptions) (err error) {
 		opt.Listen = "127.0.0.1:8088"
 	}
 	opt.Gateway.Logger = opt.Logger
-	control, err := dialControl(opt.Leasemgr, opt.RPC)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, control.Close()) }()
-	store, err := remote.Dial(opt.Leasemgr, remote.Options{RPC: opt.RPC, Logger: opt.Logger})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
 	rt, err := wasm.New(ctx, opt.Wasm)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeRuntime(ctx, rt)) }()
-	catalogue, err := openReplica(ctx, opt.Logger, func() (*leasemgr.Replica, error) {
-		return leasemgr.NewReplica(ctx, store, loader{rt}, opt.Native, opt.Logger, control)
-	})
+	c, err := cluster.OpenGateway(ctx, cluster.GatewayOptions{Leasemgr: opt.Leasemgr, Loader: loader{rt}, Native: opt.Native, RPC: opt.RPC, Logger: opt.Logger})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, catalogue.Close()) }()
+	defer func() { err = errors.Join(err, c.Close()) }()
 	listener, err := net.Listen("tcp", opt.Listen)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", opt.Listen, err)
 	}
-	fleet := newFleet(leasemgr.NewClient(control), opt.RPC, opt.Logger)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	g, err := gateway.New(opt.Gateway, fleet, catalogue, registry)
+	g, err := gateway.New(opt.Gateway, c, c.Programs, registry)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	n := &node{
 		opt:     Options{DrainTimeout: drainWait, Logger: opt.Logger, Ready: opt.Ready},
-		workers: withCatalogue{fleet, catalogue}, gateway: g, listen: listener, server: gateway.NewHTTPServer(opt.Gateway, g.Handler()),
+		workers: fleet{c}, gateway: g, listen: listener, server: gateway.NewHTTPServer(opt.Gateway, g.Handler()),
 	}
 	return n.serve(ctx)
 }
 
-// withCatalogue runs the fleet and what keeps the catalogue new.
-type withCatalogue struct {
-	*fleet
-	catalogue *leasemgr.Replica
-}
+// fleet is the workers of other processes.
+type fleet struct{ *cluster.Gateway }
 
-func (w withCatalogue) run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return w.fleet.run(ctx) })
-	group.Go(func() error { return w.catalogue.Run(ctx) })
-	return group.Wait()
-}
+func (f fleet) run(ctx context.Context) error   { return f.Run(ctx) }
+func (f fleet) ready(ctx context.Context) error { return f.Ready(ctx) }
+
+// drain has nothing to wait for: the gateway counts its invocations.
+func (f fleet) drain(context.Context) error { return nil }

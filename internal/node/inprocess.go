@@ -19,9 +19,9 @@ import (
 	"github.com/tenure-faas/tenure/worker/leases"
 )
 
-// cluster is several workers of one process over one store, which pass leases
+// inProcess is several workers of one process over one store, which pass leases
 // among themselves as workers of several processes do.
-type cluster struct {
+type inProcess struct {
 	opt     Options
 	engine  store.Engine
 	verdict machine.Verdict
@@ -37,11 +37,11 @@ const maxWorkers = 16
 
 // newCluster chooses the provider and reads the membership. Nothing runs before
 // run.
-func newCluster(ctx context.Context, opt Options, engine store.Engine) (*cluster, error) {
+func newCluster(ctx context.Context, opt Options, engine store.Engine) (*inProcess, error) {
 	if opt.Workers > maxWorkers {
 		return nil, fmt.Errorf("node: %d workers in one process, at most %d are possible", opt.Workers, maxWorkers)
 	}
-	c := &cluster{opt: opt, engine: engine}
+	c := &inProcess{opt: opt, engine: engine}
 	_, c.verdict = machine.Choose(ctx, machine.Demand{Provider: opt.Provider})
 	if c.verdict.Err != nil {
 		return nil, c.verdict.Err
@@ -70,7 +70,7 @@ func newCluster(ctx context.Context, opt Options, engine store.Engine) (*cluster
 }
 
 // run runs membership and workers until ctx ends.
-func (c *cluster) run(ctx context.Context) error {
+func (c *inProcess) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.manager.Run(ctx) })
 	for _, m := range c.members {
@@ -80,7 +80,7 @@ func (c *cluster) run(ctx context.Context) error {
 }
 
 // ready waits until every worker has joined once.
-func (c *cluster) ready(ctx context.Context) error {
+func (c *inProcess) ready(ctx context.Context) error {
 	for _, m := range c.members {
 		select {
 		case <-m.up:
@@ -93,7 +93,7 @@ func (c *cluster) ready(ctx context.Context) error {
 
 // release takes a member out of the cluster for good. If ctx ends before, it is
 // out of the routes and leaves when its invocations have ended.
-func (c *cluster) release(ctx context.Context, m *member) error {
+func (c *inProcess) release(ctx context.Context, m *member) error {
 	c.draining.Lock()
 	defer c.draining.Unlock()
 	others := 0
@@ -119,7 +119,7 @@ func (c *cluster) release(ctx context.Context, m *member) error {
 }
 
 // drain lets the invocations of all workers end.
-func (c *cluster) drain(ctx context.Context) error {
+func (c *inProcess) drain(ctx context.Context) error {
 	var errs []error
 	for _, m := range c.members {
 		if n := m.now.Load(); n != nil {
@@ -131,7 +131,7 @@ func (c *cluster) drain(ctx context.Context) error {
 
 // member is one worker of a cluster, in one incarnation after another.
 type member struct {
-	c   *cluster
+	c   *inProcess
 	opt worker.Options
 	now atomic.Pointer[incarnation] // nil between two, and when it leaves
 	up  chan struct{}               // closed when the first has joined

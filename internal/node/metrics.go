@@ -13,7 +13,7 @@ import (
 // metrics are those of the workers of a cluster, one series a worker. They are
 // read when Prometheus asks, and cost nothing before.
 type metrics struct {
-	*cluster
+	*inProcess
 	view, known, running, queued *prometheus.Desc
 	counters                     []counter
 	verbs, messages, reconnects  *prometheus.Desc
@@ -25,16 +25,16 @@ type counter struct {
 	of   func(*leases.Stats) uint64
 }
 
-func newMetrics(c *cluster) *metrics {
+func newMetrics(c *inProcess) *metrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("tenure_"+name, help, append([]string{"worker"}, labels...), nil)
 	}
 	return &metrics{
-		cluster: c,
-		view:    desc("view", "The view that the worker has installed."),
-		known:   desc("lease_slots", "Slots that the worker holds, has a copy of, or waits for."),
-		running: desc("running", "Invocations that run on the worker."),
-		queued:  desc("queued", "Invocations that wait to run on the worker."),
+		inProcess: c,
+		view:      desc("view", "The view that the worker has installed."),
+		known:     desc("lease_slots", "Slots that the worker holds, has a copy of, or waits for."),
+		running:   desc("running", "Invocations that run on the worker."),
+		queued:    desc("queued", "Invocations that wait to run on the worker."),
 		counters: []counter{
 			{desc("lease_turns_total", "Turns that transactions asked for, one a slot."), func(s *leases.Stats) uint64 { return s.Turns }},
 			{desc("lease_hits_total", "Turns that were given at once: the lease or a copy was there."), func(s *leases.Stats) uint64 { return s.Hits }},

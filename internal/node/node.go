@@ -149,7 +149,7 @@ func build(ctx context.Context, opt Options, engine store.Engine, rt *wasm.Runti
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if c, many := workers.(*cluster); many {
+	if c, many := workers.(*inProcess); many {
 		registry.MustRegister(newMetrics(c))
 	}
 	g, err := gateway.New(opt.Gateway, executor, catalogue, registry)
@@ -174,7 +174,7 @@ func employ(ctx context.Context, opt Options, engine store.Engine, address strin
 	opt.Worker.EnsureDefaults()
 	if opt.Workers > 1 {
 		c, err := newCluster(ctx, opt, engine)
-		return c, &router{cluster: c}, err
+		return c, &router{inProcess: c}, err
 	}
 	members, err := leasemgr.Admit(engine, opt.Worker.Name)
 	if err != nil {
