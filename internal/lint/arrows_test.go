@@ -55,7 +55,8 @@ var rooms = []room{
 	{dir: "leasemgr/membership", may: []string{"base", "internal/plant", "lease"}, core: true, why: whyCore},
 	{dir: "worker", may: inner(), foreign: []string{"*"}, why: whyShell},
 	{dir: "gateway", may: inner("worker", "leasemgr"), foreign: []string{"*"}, why: whyShell},
-	{dir: "internal/node", may: inner("worker", "leasemgr", "gateway"), foreign: []string{"*"}, why: whyShell},
+	{dir: "internal/cluster", may: inner("worker", "leasemgr", "gateway"), foreign: []string{"*"}, why: whyShell},
+	{dir: "internal/node", may: inner("worker", "leasemgr", "gateway", "internal/cluster"), foreign: []string{"*"}, why: whyShell},
 
 	{dir: "sdk", why: whyLeaf},
 	{dir: "examples", may: []string{"sdk"}, why: whyLeaf},
