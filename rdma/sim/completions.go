@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -31,22 +32,32 @@ func (c *completionQueue) reserve(n int) (*queue.Places, error) {
 // Poll implements rdma.CompletionQueue. It executes no event.
 func (c *completionQueue) Poll(dst []rdma.Completion) int { return c.queue.Poll(dst) }
 
-// Wait implements rdma.CompletionQueue. It makes happen what it waits for; see
-// the package comment.
+// Wait implements rdma.CompletionQueue. Without a Clock it makes happen what it
+// waits for; see the package comment.
 func (c *completionQueue) Wait(ctx context.Context, dst []rdma.Completion) (n int, err error) {
 	if n := c.queue.Poll(dst); n > 0 || len(dst) == 0 {
 		return n, nil
+	}
+	if c.provider.fabric.options.Clock != nil {
+		if n, err = c.queue.Wait(ctx, dst); errors.Is(err, rdma.ErrClosed) {
+			err = c.waitClosed()
+		}
+		return n, err
 	}
 	err = c.provider.fabric.drive(ctx, func() (bool, error) {
 		if n = c.queue.Poll(dst); n > 0 {
 			return true, nil
 		}
 		if c.closed {
-			return true, fmt.Errorf("wait on a completion queue of %s: %w", c.provider.node.name, rdma.ErrClosed)
+			return true, c.waitClosed()
 		}
 		return false, nil
 	})
 	return n, err
+}
+
+func (c *completionQueue) waitClosed() error {
+	return fmt.Errorf("wait on a completion queue of %s: %w", c.provider.node.name, rdma.ErrClosed)
 }
 
 // Close implements rdma.CompletionQueue.
@@ -77,8 +88,13 @@ func (c *completionQueue) shut() {
 
 // Drive executes events as they come up, as a device does beside its program,
 // until ctx ends; it returns its error, or ErrClosed when the fabric is closed.
-// It is for tests in which nobody waits. An idle Drive uses no CPU.
+// It is for tests in which nobody waits. An idle Drive uses no CPU. With a Clock
+// it is what makes everything happen, each event once the clock has reached its
+// time; then only one goroutine may call it.
 func (f *Fabric) Drive(ctx context.Context) error {
+	if f.options.Clock != nil {
+		return f.driveByClock(ctx)
+	}
 	return f.drive(ctx, func() (bool, error) { return f.closed, rdma.ErrClosed })
 }
 

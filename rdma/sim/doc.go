@@ -24,6 +24,10 @@
 // Where everybody polls or looks at memory and nobody waits, let one goroutine
 // call Drive.
 //
+// By a clock (Options.Clock), for a simulation of whole programs that keep time
+// themselves: virtual time is the clock's, one goroutine calls Drive, which sleeps
+// from event to event, and Wait only sleeps. It replays if clock and scheduler do.
+//
 // # The adversities
 //
 // Each is a field of Faults, or a method of Fabric where it happens to a node

@@ -73,6 +73,8 @@ type Fabric struct {
 	// wake is closed, and made anew, when sleepers should look again.
 	wake     chan struct{}
 	sleepers int
+	// alarm is, with a Clock, the time of the event that a sleeping Drive waits for.
+	alarm time.Duration
 }
 
 // New makes a fabric without nodes. It panics if the options are out of their
@@ -125,7 +127,7 @@ func (f *Fabric) node(name string) (*node, error) {
 // Open opens the device of the node of this name, 1 to 64 bytes. It fails with
 // ErrInUse while an older one is open; one that crashed does not count.
 func (f *Fabric) Open(name string) (*Provider, error) {
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return nil, rdma.ErrClosed
@@ -149,7 +151,7 @@ func (f *Fabric) Open(name string) (*Provider, error) {
 // it is: every call on their handles then fails with ErrClosed, and their memory
 // must not be touched. Idempotent.
 func (f *Fabric) Close() error {
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	f.closed = true
 	var all []error
@@ -162,9 +164,9 @@ func (f *Fabric) Close() error {
 	return errors.Join(all...)
 }
 
-// Now is the virtual time since the simulation began.
+// Now is the virtual time since the simulation began, or the Clock's.
 func (f *Fabric) Now() time.Duration {
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	return f.now
 }
@@ -280,7 +282,7 @@ func (f *Fabric) schedule(e event) {
 
 // notify wakes the sleepers of Wait and Drive.
 func (f *Fabric) notify() {
-	if f.sleepers > 0 {
+	if f.sleepers > 0 && !f.sleepsOn() {
 		f.sleepers = 0
 		close(f.wake)
 		f.wake = make(chan struct{})

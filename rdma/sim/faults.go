@@ -23,7 +23,7 @@ func (f *Fabric) must(name string) *node {
 // is closed, which needs no handle of it to be closed before. Open starts the
 // node again, empty. A node that is not open does not notice.
 func (f *Fabric) Crash(name string) {
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	n := f.must(name)
 	f.noteNode(noteCrash, n)
@@ -43,7 +43,7 @@ func (f *Fabric) Partition(a, b string) {
 // PartitionOneWay cuts one direction only: requests of from do not reach to, and
 // replies of from to the requests of to are not heard.
 func (f *Fabric) PartitionOneWay(from, to string) {
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	a, b := f.must(from), f.must(to)
 	f.noteLink(noteCut, a, b)
@@ -54,7 +54,7 @@ func (f *Fabric) PartitionOneWay(from, to string) {
 
 // Heal mends the links between two nodes, both ways.
 func (f *Fabric) Heal(a, b string) {
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	n, m := f.must(a), f.must(b)
 	f.noteLink(noteHeal, n, m)
@@ -66,7 +66,7 @@ func (f *Fabric) Heal(a, b string) {
 
 // HealAll mends all links.
 func (f *Fabric) HealAll() {
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	f.noteLink(noteHeal, nil, nil)
 	clear(f.cut)
@@ -78,7 +78,7 @@ func (f *Fabric) HealAll() {
 // nothing that is posted, hears no reply, and no time-out of its own passes. What
 // it had sent goes on.
 func (f *Fabric) Pause(name string) {
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	n := f.must(name)
 	f.noteNode(notePause, n)
@@ -88,7 +88,7 @@ func (f *Fabric) Pause(name string) {
 // Resume lets a paused device go on. It sees time-outs that have passed
 // meanwhile before it hears what has arrived meanwhile.
 func (f *Fabric) Resume(name string) {
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	n := f.must(name)
 	f.noteNode(noteResume, n)

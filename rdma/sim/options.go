@@ -27,6 +27,13 @@ type Options struct {
 	// before they move virtual time on to a time-out, when nothing else is left to
 	// happen and another goroutine might yet do something. 0 means not at all.
 	Patience time.Duration
+	// Clock makes virtual time that of this clock, which says how long ago the
+	// simulation began: an event takes effect when the clock has reached its time,
+	// Drive executes it (somebody must call Drive), and Wait only sleeps. The clock
+	// is read under the fabric's lock, so it must not call the fabric, and package
+	// time must run at its pace. It may not be had with Patience. nil means that
+	// virtual time jumps from event to event.
+	Clock func() time.Duration
 	// TraceLength is how many of the last events Trace keeps; 0 means none. Hash
 	// covers all events in any case.
 	TraceLength int
@@ -125,6 +132,9 @@ func (o *Options) validate() error {
 	err := o.Faults.validate()
 	if o.Patience < 0 || o.TraceLength < 0 || o.MaxInFlight < 0 {
 		err = errors.Join(err, fmt.Errorf("patience is %v, TraceLength %d, MaxInFlight %d: none may be negative", o.Patience, o.TraceLength, o.MaxInFlight))
+	}
+	if o.Clock != nil && o.Patience != 0 {
+		err = errors.Join(err, fmt.Errorf("patience is %v, want 0 beside a Clock: time-outs come when the clock says so", o.Patience))
 	}
 	return err
 }

@@ -99,6 +99,7 @@ func (p *Provider) NewCompletionQueue(options rdma.CompletionQueueOptions) (rdma
 	if len(p.queues) == maxQueues {
 		return nil, fmt.Errorf("%w: %d completion queues are open, which is the limit", rdma.ErrInUse, maxQueues)
 	}
+	options.Spin = min(options.Spin, 0) // below 0 is refused
 	q, err := queue.NewCompletions("sim", options, &limits)
 	if err != nil {
 		return nil, err
@@ -147,7 +148,7 @@ func (p *Provider) NewQueuePair(options rdma.QueuePairOptions) (rdma.QueuePair, 
 // Close implements rdma.Provider. After a crash it frees everything.
 func (p *Provider) Close() error {
 	f := p.fabric
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	if !p.dead {
 		if len(p.list)+len(p.queuePairs)+len(p.queues) > 0 {

@@ -127,7 +127,7 @@ func (q *queuePair) attach(remote []byte) error {
 // Accept implements rdma.QueuePair.
 func (q *queuePair) Accept(remote []byte) error {
 	f := q.provider.fabric
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	if err := q.attach(remote); err != nil {
 		return err
@@ -141,7 +141,7 @@ func (q *queuePair) Accept(remote []byte) error {
 // reached now is an error.
 func (q *queuePair) Connect(ctx context.Context, remote []byte) error {
 	f := q.provider.fabric
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	if q.state >= stateConnected {
 		return q.attach(remote) // says what is wrong, and changes nothing
@@ -177,7 +177,7 @@ func (q *queuePair) Connect(ctx context.Context, remote []byte) error {
 // Post implements rdma.QueuePair.
 func (q *queuePair) Post(requests []rdma.WorkRequest) (int, error) {
 	f := q.provider.fabric
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	for i := range requests {
 		if err := q.post(&requests[i]); err != nil {
@@ -217,7 +217,7 @@ func (q *queuePair) post(w *rdma.WorkRequest) error {
 // Revoke implements rdma.QueuePair. It does not wait.
 func (q *queuePair) Revoke(ctx context.Context) error {
 	f := q.provider.fabric
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	if q.state == stateClosed {
 		return rdma.ErrClosed
@@ -264,7 +264,7 @@ func (q *queuePair) Counters() rdma.Counters { return q.tally.Counters() }
 // Close implements rdma.QueuePair.
 func (q *queuePair) Close() error {
 	f := q.provider.fabric
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	if q.state == stateClosed {
 		return nil

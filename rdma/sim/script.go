@@ -94,7 +94,7 @@ func (f *Fabric) Unspent() int {
 // Release lets the requests arrive that a rule with this Hold keeps, and returns
 // how many they are; what has come to nothing meanwhile is not among them.
 func (f *Fabric) Release(hold string) (n int) {
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	still := f.held[:0]
 	for _, p := range f.held {

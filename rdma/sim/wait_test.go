@@ -88,9 +88,9 @@ func TestWaitEnds(t *testing.T) {
 		{"node", func(f *sim.Fabric, n *node, _ func()) { f.Crash(n.name) }, rdma.ErrClosed},
 		{"fabric", func(f *sim.Fabric, n *node, _ func()) { n.must(f.Close()) }, rdma.ErrClosed},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		waitEnds := func(t *testing.T, options sim.Options) {
 			synctest.Test(t, func(t *testing.T) {
-				f := sim.New(sim.Options{})
+				f := sim.New(options)
 				n := open(t, f, "a")
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
@@ -107,6 +107,10 @@ func TestWaitEnds(t *testing.T) {
 				wg.Wait()
 				n.must(f.Close())
 			})
+		}
+		t.Run(tt.name, func(t *testing.T) { waitEnds(t, sim.Options{}) })
+		t.Run(tt.name+" by a clock", func(t *testing.T) {
+			waitEnds(t, sim.Options{Clock: func() time.Duration { return 0 }})
 		})
 	}
 }
@@ -182,6 +186,7 @@ func TestOptionsOutOfRangePanic(t *testing.T) {
 		"probability": {Faults: sim.Faults{Tear: 1.5}},
 		"range":       {Faults: sim.Faults{Delay: sim.Range{Min: 2, Max: 1}}},
 		"length":      {TraceLength: -1},
+		"two times":   {Clock: func() time.Duration { return 0 }, Patience: 1},
 	} {
 		func() {
 			defer func() {
