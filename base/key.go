@@ -18,10 +18,6 @@ const (
 	MaxValueBytes = 1 << 20
 )
 
-// SlotCount is the number of slots, hash classes of keys and of tables. A lease
-// covers a slot, and slot order is the global lock order (lease_protocol section 1).
-const SlotCount = 1 << 20
-
 // GateCount is the number of slots that stand for whole tables, see GateSlot:
 // the first ones, because a transaction passes its gates before it takes keys.
 const GateCount = 1 << 12
