@@ -110,7 +110,7 @@ const MessageBytes = max(remote.MessageBytes, leasemgr.CatalogueMessageBytes)
 func openReplica(ctx context.Context, log *slog.Logger, read func() (*leasemgr.Replica, error)) (*leasemgr.Replica, error) {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		r, err := read()
-		if err == nil || base.KindOf(err) != base.Unavailable {
+		if kind := base.KindOf(err); err == nil || kind != base.Unavailable && kind != base.Timeout {
 			return r, err
 		}
 		log.Warn("the leasemgr cannot be reached; trying again", "err", err)

@@ -136,6 +136,9 @@ func (p *workerProcess) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.worker.Leases().Close()) }()
+	if p.Started != nil {
+		p.Started(p.worker)
+	}
 	p.here.Enter(me, p.worker.Leases())
 	if err := p.enter(first); err != nil {
 		return err
@@ -183,12 +186,15 @@ func (p *workerProcess) serve(ctx context.Context) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, running := errgroup.WithContext(running)
+	// evicted is why the membership ended. Others notice that the store takes no more
+	// of this worker, and their errors may come first.
+	var evicted error
 	group.Go(func() error {
 		if err := p.session.Run(running); err != nil {
+			evicted = errors.Join(ErrEvicted, err)
 			p.engine.Evict(fmt.Errorf("worker %s: %w", p.Name, err))
-			return errors.Join(ErrEvicted, err)
 		}
-		return nil
+		return evicted
 	})
 	group.Go(func() error { return p.worker.Run(running) })
 	group.Go(func() error { return p.follow(running) })
@@ -206,7 +212,11 @@ func (p *workerProcess) serve(ctx context.Context) error {
 		}
 		return p.leave(context.WithoutCancel(ctx))
 	})
-	return group.Wait()
+	err := group.Wait()
+	if evicted != nil {
+		return evicted
+	}
+	return err
 }
 
 func (p *workerProcess) follow(ctx context.Context) error {
