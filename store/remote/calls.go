@@ -17,24 +17,40 @@ func (e *Engine) place() (*rpcpb.StorePlace, error) {
 	if e.opt.Member == (Member{}) {
 		return nil, nil
 	}
+	if err := e.out(); err != nil {
+		return nil, err
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.pipe.lost != nil {
-		return nil, &base.Error{Kind: base.Unavailable, Detail: "this worker is no member any more", Err: e.pipe.lost}
-	}
 	return &rpcpb.StorePlace{Member: e.opt.Member.wire(), Number: uint64(e.pipe.appended)}, nil
+}
+
+// out is why the member calls the store no more, or nil.
+func (e *Engine) out() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.pipe.lost == nil {
+		return nil
+	}
+	return &base.Error{Kind: base.Unavailable, Detail: "this worker is no member any more", Err: e.pipe.lost}
 }
 
 // retryPause is the pause before a call that failed on the way is made again.
 const retryPause = 20 * time.Millisecond
 
-// repeat makes a call that may be made twice, until it is answered or
-// CallTimeout has passed.
+// repeat makes a call that may be made twice, until it is answered, CallTimeout
+// has passed or the member is out.
 func (e *Engine) repeat(call func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), e.opt.CallTimeout)
 	defer cancel()
+	defer e.onStop(cancel)()
 	for {
 		err := call(ctx)
+		if err != nil && ctx.Err() != nil {
+			if out := e.out(); out != nil {
+				return out
+			}
+		}
 		// Only what failed below the handlers is unavailable and unknown.
 		failure, ok := errors.AsType[*base.Error](err)
 		if !ok || failure.Kind != base.Unavailable || !failure.Unknown {

@@ -89,8 +89,10 @@ type Engine struct {
 	opt    Options
 	conn   rpc.Conn
 	client rpcpb.StoreClient
-	// stop ends the goroutine that commits, running waits for it.
+	// stop ends the goroutine that commits, running waits for it. It also ends calls
+	// that are under way: each gives onStop what ends it, until it calls release.
 	stop    context.CancelFunc
+	onStop  func(end func()) (release func() bool)
 	running sync.WaitGroup
 	// wake tells the sender that there is something to send; capacity 1.
 	wake chan struct{}
@@ -119,6 +121,7 @@ func Dial(address string, o Options) (*Engine, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Engine{opt: o, conn: conn, client: rpcpb.NewStoreClient(conn), stop: stop, wake: make(chan struct{}, 1)}
+	e.onStop = func(end func()) func() bool { return context.AfterFunc(ctx, end) }
 	e.pipe.view = o.View
 	if commits {
 		e.running.Go(func() { e.run(ctx) })
@@ -206,7 +209,9 @@ func (e *Engine) SetView(v base.View) {
 
 // Evict says that the member is not in the next view: it commits nothing any
 // more. All who wait for batches get kind Unavailable, with Unknown for what
-// was sent and neither acknowledged nor refused. reason may be nil.
+// was sent and neither acknowledged nor refused. Calls under way end with kind
+// Unavailable, too: the store may wait for batches before it answers that it will
+// never get. reason may be nil.
 func (e *Engine) Evict(reason error) {
 	if reason == nil {
 		reason = errors.New("the membership has evicted this worker")

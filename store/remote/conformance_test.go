@@ -5,19 +5,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/internal/sim"
+	verbs "github.com/tenure-faas/tenure/rdma/sim"
 	"github.com/tenure-faas/tenure/store"
 	"github.com/tenure-faas/tenure/store/pebble"
 	"github.com/tenure-faas/tenure/store/remote"
 )
 
-// TestConformance holds the embedded and the remote engine to one contract.
+// TestConformance holds the embedded, the remote and the simulated engine to one
+// contract.
 func TestConformance(t *testing.T) {
 	engines := map[string]func(t *testing.T) store.Engine{
 		"pebble": func(t *testing.T) store.Engine {
@@ -30,6 +35,15 @@ func TestConformance(t *testing.T) {
 		},
 		"remote": func(t *testing.T) store.Engine {
 			return startHost(t, remote.ServerOptions{PageKeys: 7, PageBytes: 300}).member(1, 1, remote.Options{})
+		},
+		"simulated": func(t *testing.T) store.Engine {
+			brief := verbs.Range{Max: 50 * time.Microsecond}
+			e, err := sim.NewDisk(sim.DiskOptions{Random: rand.New(rand.NewPCG(1, 1)), Faults: sim.DiskFaults{Sync: brief, Read: brief}}).Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { closeEngine(t, e) })
+			return e
 		},
 	}
 	behaviours := map[string]func(t *testing.T, e store.Engine){
