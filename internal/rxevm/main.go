@@ -15,10 +15,10 @@
 //	"node1| ..."          rxevm             "node2| ..."
 //
 // Invariants: a run ends, by itself or by --timeout. Its exit status is 0 only
-// if every node said that its payload exited with 0. Whatever way it ends,
-// nothing of it stays but the cache: the machines die with this process, the
-// network are sockets between the machines, and the initial RAM disk has no name
-// in the file system.
+// if every node said that its payload exited with 0, or died as --dies wants.
+// Whatever way it ends, nothing of it stays but the cache: the machines die with
+// this process, the network are sockets between the machines, and the initial RAM
+// disk has no name in the file system.
 //
 // It does not emulate an RDMA card, and says nothing of how fast one is. It
 // knows nothing of what it runs; test-rxe.sh does.

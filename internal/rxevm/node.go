@@ -23,6 +23,9 @@ type node struct {
 	console *os.File
 	// aborted is set before the machine is killed from outside.
 	aborted atomic.Bool
+	// mortal says that the machine is to end while the payload runs: it is killed
+	// from inside, as by a loss of power.
+	mortal bool
 	// result is set when wait returns.
 	result result
 }
@@ -40,14 +43,29 @@ type result struct {
 	// aborted says that the machine was killed because another node failed, the
 	// time was over, or the run was interrupted.
 	aborted bool
+	// mortal says that the machine was to end while the payload ran.
+	mortal bool
 }
 
-func (r result) ok() bool { return r.exited && r.status == 0 }
+func (r result) ok() bool {
+	if r.mortal {
+		return r.died() && r.ready > 0
+	}
+	return r.exited && r.status == 0
+}
+
+// died says that the machine ended of itself: nobody here ended it, and its
+// payload had not exited.
+func (r result) died() bool { return !r.exited && r.failure == "" && !r.aborted }
 
 // String says in a few words how the node ended.
 func (r result) String() string {
 	seconds := func(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
 	switch {
+	case r.exited && r.status == 0 && r.mortal:
+		return fmt.Sprintf("exit 0 after %s, but was to die (--dies)", seconds(r.ended))
+	case r.mortal && r.ok():
+		return fmt.Sprintf("died as it should (payload from %s to %s)", seconds(r.ready), seconds(r.ended))
 	case r.exited && r.status == 0:
 		return fmt.Sprintf("exit 0 (payload from %s to %s)", seconds(r.ready), seconds(r.ended))
 	case r.exited:
@@ -134,6 +152,7 @@ func (n *node) kill() { _ = n.cmd.Process.Kill() }
 // gone.
 func (n *node) wait(token string, began time.Time, out *printer, log io.Writer, done func()) {
 	done = sync.OnceFunc(done)
+	n.result.mortal = n.mortal
 	blank := 0 // lines not shown yet: init begins a new one before it tells something
 	err := readConsole(io.TeeReader(n.console, log), token, func(e event) bool {
 		switch {

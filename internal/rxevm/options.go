@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -42,6 +44,9 @@ type Options struct {
 	Env []string
 	// Programs are programs of this machine that the nodes get too, by name.
 	Programs []string
+	// Mortal are the numbers of the nodes whose machines are to end while the
+	// payload runs, because it kills them.
+	Mortal []int
 	// Install says to install Debian packages that are missing, which takes
 	// root.
 	Install bool
@@ -71,6 +76,24 @@ func (l list) Set(value string) error {
 	return nil
 }
 
+// numbers is a flag like list whose values are numbers.
+type numbers struct{ values *[]int }
+
+// String is the default value, as the flag package shows it.
+func (n numbers) String() string { return "" }
+
+// Set adds the values of one flag.
+func (n numbers) Set(value string) error {
+	for v := range strings.SplitSeq(value, ",") {
+		number, err := strconv.Atoi(v)
+		if err != nil {
+			return fmt.Errorf("%q is not a number", v)
+		}
+		*n.values = append(*n.values, number)
+	}
+	return nil
+}
+
 // parseOptions reads the command line. Usage and what is wrong with a flag go
 // to out.
 func parseOptions(args []string, out io.Writer) (Options, error) {
@@ -86,6 +109,7 @@ func parseOptions(args []string, out io.Writer) (Options, error) {
 	flags.Var(list{values: &o.Modules}, "modules", "kernel modules to load beside those of rxe, as a,b; may be repeated")
 	flags.Var(list{values: &o.Env, whole: true}, "env", "KEY=VALUE for the environment of run; may be repeated")
 	flags.Var(list{values: &o.Programs}, "program", "programs of this machine to take along, as a,b; may be repeated")
+	flags.Var(numbers{values: &o.Mortal}, "dies", "nodes whose machines must end while run runs, as 2,3; that they do not is a failure")
 	flags.BoolVar(&o.Install, "install", false, "install missing Debian packages with apt-get (as root)")
 	flags.Usage = func() {
 		fmt.Fprintln(out, "usage: rxevm [flags] PAYLOAD_DIR\n\nRuns PAYLOAD_DIR/run as root on virtual machines with a SoftRoCE device rxe0.\n\nflags:")
@@ -150,6 +174,14 @@ func (o *Options) validate() error {
 	}
 	if o.CPUs < 1 || o.CPUs > 64 {
 		fault("--cpus is %d: 1 to 64 are possible", o.CPUs)
+	}
+	for i, n := range o.Mortal {
+		if n < 1 || n > o.Nodes || slices.Contains(o.Mortal[:i], n) {
+			fault("--dies %d: there are nodes 1 to %d, each dies once", n, o.Nodes)
+		}
+	}
+	if len(o.Mortal) >= o.Nodes && o.Nodes > 0 {
+		fault("--dies names all nodes: one must be left to tell how it went")
 	}
 	for _, v := range o.Env {
 		if !environment.MatchString(v) {

@@ -33,7 +33,7 @@ func TestParseOptions(t *testing.T) {
 	defaults := Options{Payload: payload, Nodes: 1, Timeout: 4 * time.Minute, CPUs: 2, Cache: cache}
 	full := Options{
 		Payload: payload, Nodes: 3, Timeout: time.Minute, Memory: 1024, CPUs: 1, Cache: filepath.Join(dir, "c"), Logs: "l",
-		Modules: []string{"siw", "dummy", "ipvlan"}, Env: []string{"A=1,2", "B="}, Programs: []string{"ib_read_lat", "ibv_devinfo"}, Install: true,
+		Modules: []string{"siw", "dummy", "ipvlan"}, Env: []string{"A=1,2", "B="}, Programs: []string{"ib_read_lat", "ibv_devinfo"}, Mortal: []int{3, 2}, Install: true,
 	}
 	for _, c := range []struct {
 		args  string
@@ -42,7 +42,7 @@ func TestParseOptions(t *testing.T) {
 	}{
 		{args: payload, want: defaults},
 		{args: "--nodes 0 --timeout 0 --cpus 0 " + payload, want: defaults},
-		{args: "--nodes 3 --timeout 1m --memory 1024 --cpus 1 --cache c --logs l --modules siw,dummy --modules ipvlan --env A=1,2 --env B= --program ib_read_lat,ibv_devinfo --install " + payload, want: full},
+		{args: "--nodes 3 --timeout 1m --memory 1024 --cpus 1 --cache c --logs l --modules siw,dummy --modules ipvlan --env A=1,2 --env B= --program ib_read_lat,ibv_devinfo --dies 3,2 --install " + payload, want: full},
 		{args: "", fault: "one payload directory"},
 		{args: payload + " " + payload, fault: "2 arguments"},
 		{args: "--nodes 4 " + payload, fault: "--nodes is 4"},
@@ -53,6 +53,11 @@ func TestParseOptions(t *testing.T) {
 		{args: "--env A " + payload, fault: `--env "A"`},
 		{args: "--env 1=2 " + payload, fault: `--env "1=2"`},
 		{args: "--program /bin/ls " + payload, fault: "is a path"},
+		{args: "--nodes 2 --dies 3 " + payload, fault: "--dies 3"},
+		{args: "--nodes 2 --dies 0 " + payload, fault: "--dies 0"},
+		{args: "--nodes 3 --dies 2,2 " + payload, fault: "each dies once"},
+		{args: "--dies 1 " + payload, fault: "all nodes"},
+		{args: "--dies one " + payload, fault: "not a number"},
 		{args: "--no-such-flag " + payload, fault: "no-such-flag"},
 		{args: dir, fault: "no program to start"},
 		{args: plain, fault: "not an executable"},

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -89,6 +90,7 @@ func boot(ctx context.Context, o Options, m machine, disk initrd, out *printer) 
 			err = startErr
 			break
 		}
+		started.mortal = slices.Contains(o.Mortal, n+1)
 		nodes = append(nodes, started)
 	}
 	// From here on the end of a machine is the end of its cables.
@@ -101,8 +103,9 @@ func boot(ctx context.Context, o Options, m machine, disk initrd, out *printer) 
 }
 
 // attend shows and logs what nodes print, and returns when all are gone: when
-// the payloads of all have exited with 0, when one has not succeeded (the others
-// would wait for it), or when ctx has ended.
+// the payloads of all have exited with 0 or their machines have died as they
+// should, when one has not succeeded (the others would wait for it), or when ctx
+// has ended.
 func attend(ctx context.Context, nodes []*node, token string, began time.Time, out *printer, logs logs) error {
 	abort := func() {
 		for _, n := range nodes {

@@ -32,6 +32,8 @@ func TestAttend(t *testing.T) {
 		scripts []string
 		// output are lines that must be shown, in any order.
 		output []string
+		// mortal is the node that is to die; 0 is none.
+		mortal int
 		// results are what is said of the nodes, times apart; fault is a part of
 		// the error.
 		results []string
@@ -63,6 +65,40 @@ func TestAttend(t *testing.T) {
 			fault:   "node 1 failed: did not come up",
 		},
 		{
+			name:    "one dies as it should, and the other goes on",
+			scripts: []string{ready + "sleep 0.1; echo rxevm T exit 0" + forever, ready + "kill -9 $$"},
+			mortal:  2,
+			results: []string{"exit 0", "died as it should"},
+		},
+		{
+			name:    "one should die and does not",
+			scripts: []string{ready + "echo rxevm T exit 0" + forever, ready + "echo rxevm T exit 0" + forever},
+			mortal:  2,
+			results: []string{"exit 0", "exit 0"},
+			fault:   "node 2 failed: exit 0 after",
+		},
+		{
+			name:    "one that should die fails before",
+			scripts: []string{ready + "exec sleep 1000", ready + "echo rxevm T exit 1" + forever},
+			mortal:  2,
+			results: []string{"was ended", "exit 1"},
+			fault:   "node 2 failed: exit 1",
+		},
+		{
+			name:    "one that should die does not come up",
+			scripts: []string{ready + "exec sleep 1000", "kill -9 $$"},
+			mortal:  2,
+			results: []string{"was ended", "died"},
+			fault:   "node 2 failed: died after",
+		},
+		{
+			name:    "one that should die is ended because of another",
+			scripts: []string{ready + "echo rxevm T exit 1" + forever, ready + "exec sleep 1000"},
+			mortal:  2,
+			results: []string{"exit 1", "was ended"},
+			fault:   "node 1 failed: exit 1",
+		},
+		{
 			name:    "a payload cannot say that it succeeded",
 			scripts: []string{ready + "echo rxevm U exit 0; echo exit 0"},
 			output:  []string{"node1| rxevm U exit 0"},
@@ -73,7 +109,9 @@ func TestAttend(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var nodes []*node
 			for i, s := range c.scripts {
-				nodes = append(nodes, script(t, i+1, s))
+				n := script(t, i+1, s)
+				n.mortal = i+1 == c.mortal
+				nodes = append(nodes, n)
 			}
 			var out bytes.Buffer
 			err := attend(t.Context(), nodes, "T", time.Now(), &printer{out: &out}, nil)

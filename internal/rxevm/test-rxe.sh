@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Runs everything that needs a real RDMA device, on SoftRoCE in virtual machines:
-# first on one node, then on two. `make test-rxe` calls it. It takes a C compiler
+# on one node, on two, then clusters of two and of three of which one dies. `make
+# test-rxe` calls it. It takes a C compiler
 # and Debian's packages, and installs what is missing if it runs as root.
 #
-# ONE_NODE_FLAGS and TWO_NODES_FLAGS go to rxevm, for instance "--logs DIR".
+# ONE_NODE_FLAGS, TWO_NODES_FLAGS and CLUSTER_FLAGS go to rxevm, for instance
+# "--logs DIR".
 #
 # All of it may take TEST_RXE_SECONDS, 600 unless that is set: more is a failure,
-# although every test passed. On two cores with nothing else to do it takes a good
-# third of that. Set it where the machine is slower or busy, or where the first
+# although every test passed. On two cores with nothing else to do it takes about
+# half of that. Set it where the machine is slower or busy, or where the first
 # run has to fetch packages over a slow network.
 set -euo pipefail
 limit=${TEST_RXE_SECONDS:-600}
@@ -27,6 +29,8 @@ worker_tests='-test.short -test.run=TestLeaseMovesBetweenWorkers|TestStrictSeria
 # run on both nodes at the same time.
 driven=./rdma/verbs driven_tests='-test.run=TestConformanceOnTwoMachines'
 both=./rdma/wire both_tests='-test.run=Rxe'
+# One whose tests are the nodes of a cluster.
+cluster=./internal/node
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -61,7 +65,7 @@ step() {
 
 build() {
   export CGO_ENABLED=1
-  mkdir -p "$work/one" "$work/two"
+  mkdir -p "$work/one" "$work/two" "$work/cluster"
   go build -o "$work/rxevm" ./internal/rxevm || return
   for package in "${one_node[@]}"; do
     go test -c -tags rdma -o "$work/one/$(basename "$package").test" "$package" || return
@@ -71,6 +75,12 @@ build() {
   for package in "$driven" "$both"; do
     go test -c -tags rdma -o "$work/two/$(basename "$package").test" "$package" || return
   done
+  # Without the tables for debuggers: every node has it in memory.
+  go test -c -tags rdma -ldflags '-s -w' -o "$work/cluster/node.test" "$cluster" || return
+  "$work/one/tenure" certs --dir "$work/cluster/certs" \
+    --host 10.77.0.1 --host 10.77.0.2 --host 10.77.0.3 node1 node2 node3 || return
+  cp internal/rxevm/payload/tests.sh "$work/cluster/"
+  cp internal/rxevm/payload/cluster.sh "$work/cluster/run"
   cp internal/rxevm/payload/tests.sh "$work/one/"
   cp internal/rxevm/payload/tests.sh "$work/two/"
   cp internal/rxevm/payload/one-node.sh "$work/one/run"
@@ -87,6 +97,10 @@ if step build build; then
     --timeout 8m --program ib_read_lat,ib_write_lat,ib_atomic_lat ${ONE_NODE_FLAGS-} "$work/one" || true
   step "two nodes: tests over the wire" "$work/rxevm" "${install[@]}" \
     --nodes 2 --timeout 6m ${TWO_NODES_FLAGS-} "$work/two" || true
+  step "two nodes: a cluster, the cost of leases on the wire, one node dies" "$work/rxevm" "${install[@]}" \
+    --nodes 2 --dies 2 --timeout 4m ${CLUSTER_FLAGS-} "$work/cluster" || true
+  step "three nodes: a cluster, one node dies" "$work/rxevm" "${install[@]}" \
+    --nodes 3 --dies 3 --timeout 4m ${CLUSTER_FLAGS-} "$work/cluster" || true
 fi
 
 # SECONDS counts from the start of this shell.
