@@ -112,10 +112,28 @@ func Listen(address string, o Options) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control plane: %w", err)
 	}
+	l = quickListener{l}
 	if o.Credentials != nil {
 		l = secureListener{l}
 	}
 	return l, nil
+}
+
+// quickListener is a listener whose connections send again soon what was lost.
+type quickListener struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l quickListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		if raw, err := tcp.SyscallConn(); err == nil { // else it is closed: whoever reads from it sees that
+			_ = resendSoon("", "", raw)
+		}
+	}
+	return conn, nil
 }
 
 // Dial returns a connection to address that is made when it is first used, and
@@ -130,7 +148,11 @@ func Dial(address string, o Options) (Conn, error) {
 		return kindConn{conn}, err
 	}
 	o.EnsureDefaults()
+	dialer := net.Dialer{Control: resendSoon}
 	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", address)
+		}),
 		grpc.WithTransportCredentials(clientCredentials(host, o)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(o.MaxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout, PermitWithoutStream: true}),
