@@ -55,26 +55,30 @@ func New(o Options) *Peers {
 }
 
 // SetMembers replaces the address book: for each member the HOST:PORT at which
-// its process serves Register. Connections to addresses that are not in it any
-// more are closed, and calls under way on them end with an error. Call it before
-// the view with these members is installed. It keeps nothing of addresses.
+// its process serves Register. Connections to processes none of whose members stays
+// are closed, and calls under way on them end with an error: another process may
+// have their addresses now, and a connection that has failed for some time waits
+// before it tries again. Call it before the view with these members is installed.
+// It keeps nothing of addresses.
 func (p *Peers) SetMembers(addresses map[lease.Member]string) error {
 	if len(addresses) > int(lease.MaxWorker) {
 		return base.Errorf(base.TooLarge, "%d members, a view has at most %d", len(addresses), lease.MaxWorker)
 	}
-	book, wanted := maps.Clone(addresses), map[string]bool{}
-	for _, address := range book {
-		wanted[address] = true
-	}
+	book, stays := maps.Clone(addresses), map[string]bool{}
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
 		return closedError()
 	}
+	for member, address := range book {
+		if p.book[member] == address {
+			stays[address] = true
+		}
+	}
 	p.book = book
 	var gone []rpc.Conn
 	for address, conn := range p.connections {
-		if !wanted[address] {
+		if !stays[address] {
 			gone = append(gone, conn)
 			delete(p.connections, address)
 		}

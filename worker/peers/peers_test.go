@@ -283,6 +283,17 @@ func TestConnectionsFollowTheBook(t *testing.T) {
 	if err := p.Ready(t.Context(), bob, alice, 1); err != nil {
 		t.Error(err)
 	}
+	// Who comes back at the same address is another process.
+	next := lease.Member{Worker: alice.Worker, Incarnation: alice.Incarnation + 1}
+	if err := p.SetMembers(map[lease.Member]string{next: address}); err != nil {
+		t.Fatal(err)
+	}
+	if old := kept.(*grpc.ClientConn); len(p.connections) != 0 || old.GetState() != connectivity.Shutdown {
+		t.Errorf("connections %v, the one of an earlier process is %v", p.connections, old.GetState())
+	}
+	if err := p.Ready(t.Context(), next, bob, 1); err != nil {
+		t.Error(err)
+	}
 	many := map[lease.Member]string{}
 	for i := range uint32(lease.MaxWorker) + 1 {
 		many[lease.Member{Worker: 1, Incarnation: i}] = address
