@@ -1,12 +1,9 @@
 package node_test
 
 import (
-	"bufio"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -16,103 +13,16 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tenure-faas/tenure/internal/check"
-	"github.com/tenure-faas/tenure/internal/node"
 )
 
-const (
-	roleEnv   = "TENURE_TEST_ROLE"   // leasemgr, worker or gateway
-	targetEnv = "TENURE_TEST_TARGET" // the leasemgr's data directory, or its address
-	listenEnv = "TENURE_TEST_LISTEN"
-	nameEnv   = "TENURE_TEST_NAME"
-	// roundsEnv is how many faults TestFaultsInCluster makes; make crash sets it.
-	roundsEnv = "TENURE_TEST_ROUNDS"
-)
-
-// TestRole is the body of the processes of TestFaultsInCluster.
-func TestRole(t *testing.T) {
-	role := os.Getenv(roleEnv)
-	if role == "" {
-		return
-	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	say := func(address string) error {
-		_, err := fmt.Println("serving", address)
-		return err
-	}
-	target, listen := os.Getenv(targetEnv), os.Getenv(listenEnv)
-	var err error
-	switch role {
-	case "leasemgr":
-		err = node.RunControl(context.Background(), node.ControlOptions{Listen: listen, Data: target, Native: nativeBank(t), Logger: log, Ready: say})
-	case "worker":
-		for err = node.ErrEvicted; err != nil && strings.Contains(err.Error(), node.ErrEvicted.Error()); {
-			err = node.RunWorker(context.Background(), node.WorkerOptions{Leasemgr: target, Listen: listen, Name: os.Getenv(nameEnv), Native: nativeBank(t), Logger: log, Ready: say})
-		}
-	case "gateway":
-		err = node.RunGateway(context.Background(), node.GatewayOptions{
-			Leasemgr: target, Listen: listen, Native: nativeBank(t), Logger: log,
-			Ready: func(_ context.Context, url string) error { return say(url) },
-		})
-	}
-	fmt.Fprintln(os.Stderr, "the process ended:", err)
-	os.Exit(1)
-}
-
-// process is one process of a cluster, in one start after another.
-type process struct {
-	t                          *testing.T
-	role, name, target, listen string
-	log                        *os.File
-	cmd                        *exec.Cmd
-	said                       string
-}
-
-// start starts the process and waits until it serves; it listens at the same
-// address again.
-func (p *process) start() {
-	p.t.Helper()
-	p.cmd = exec.Command(os.Args[0], "-test.run=^TestRole$")
-	p.cmd.Env = append(os.Environ(), roleEnv+"="+p.role, nameEnv+"="+p.name, targetEnv+"="+p.target, listenEnv+"="+p.listen)
-	p.cmd.Stderr = p.log
-	out, err := p.cmd.StdoutPipe()
-	if err == nil {
-		err = p.cmd.Start()
-	}
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if said, ok := strings.CutPrefix(lines.Text(), "serving "); ok {
-			if p.said == "" { // later it says the same, and clients look
-				p.said, p.listen = said, strings.TrimPrefix(said, "http://")
-			}
-			return
-		}
-	}
-	p.t.Fatalf("%s does not serve: %v", p.name, p.cmd.Wait())
-}
-
-func (p *process) signal(s os.Signal) {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		p.t.Errorf("signal %v to %s: %v", s, p.name, err)
-	}
-}
-
-func (p *process) kill() {
-	p.signal(syscall.SIGKILL)
-	_ = p.cmd.Wait() // "signal: killed"
-}
-
-// cluster is a cluster of processes under load.
+// faultyCluster is a cluster of processes under load, of which some are ill.
 type faultyCluster struct {
 	t         *testing.T
+	rng       *rand.Rand // of the faults; used by the test's goroutine only
 	control   *process
 	workers   []*process
 	gateways  []*process
@@ -121,6 +31,8 @@ type faultyCluster struct {
 	load      sync.WaitGroup
 	begun     time.Time
 	element   atomic.Int64
+	probes    []*probe
+	figures   []figures
 	mu        sync.Mutex
 	history   check.History
 	transfers []*transferRequest
@@ -130,17 +42,40 @@ type faultyCluster struct {
 const (
 	faultClients = 8
 	faultLists   = 10
+	// listsLast is after how many elements others take the place of the lists, so that
+	// they do not grow for ever.
+	listsLast = 1000
 )
 
-func startFaulty(t *testing.T) *faultyCluster {
-	c := &faultyCluster{t: t, stop: make(chan struct{}), begun: time.Now(), client: &http.Client{Timeout: 20 * time.Second}}
+// site is where the processes of a cluster run.
+type site struct {
+	// listen is the address of a process, port 0 for any.
+	listen func(name string) string
+	// launch starts the command of a process.
+	launch func(name string, cmd *exec.Cmd) error
+	// env is the environment of all.
+	env []string
+}
+
+// loopback is the site of processes that differ by their ports only.
+func loopback() site {
+	return site{
+		listen: func(string) string { return "127.0.0.1:0" },
+		launch: func(_ string, cmd *exec.Cmd) error { return cmd.Start() },
+	}
+}
+
+// startFaulty starts a leasemgr, three workers and two gateways.
+func startFaulty(t *testing.T, at site) *faultyCluster {
+	c := &faultyCluster{t: t, rng: seeded(t), stop: make(chan struct{}), begun: time.Now(), client: &http.Client{Timeout: 6 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	dir := t.TempDir()
-	make := func(role, name, target string) *process {
-		log, err := os.Create(filepath.Join(dir, name+".log"))
+	start := func(role, name, target string) *process {
+		log, err := os.Create(filepath.Join(t.ArtifactDir(), name+".log"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := &process{t: t, role: role, name: name, target: target, listen: "127.0.0.1:0", log: log}
+		p := &process{t: t, role: role, name: name, target: target, listen: at.listen(name), env: at.env, log: log,
+			launch: func(cmd *exec.Cmd) error { return at.launch(name, cmd) }}
 		p.start()
 		t.Cleanup(func() {
 			p.kill()
@@ -152,12 +87,12 @@ func startFaulty(t *testing.T) *faultyCluster {
 		})
 		return p
 	}
-	c.control = make("leasemgr", "leasemgr", filepath.Join(dir, "data"))
+	c.control = start("leasemgr", "leasemgr", filepath.Join(dir, "data"))
 	for i := range 3 {
-		c.workers = append(c.workers, make("worker", fmt.Sprint("w", i+1), c.control.said))
+		c.workers = append(c.workers, start("worker", fmt.Sprint("w", i+1), c.control.said))
 	}
 	for i := range 2 {
-		c.gateways = append(c.gateways, make("gateway", fmt.Sprint("g", i+1), c.control.said))
+		c.gateways = append(c.gateways, start("gateway", fmt.Sprint("g", i+1), c.control.said))
 	}
 	t.Cleanup(func() { c.client.CloseIdleConnections(); http.DefaultClient.CloseIdleConnections() })
 	url := c.gateways[0].said
@@ -165,7 +100,24 @@ func startFaulty(t *testing.T) *faultyCluster {
 	for i := range killAccounts {
 		expect(t, http.StatusNoContent, "", http.MethodPut, fmt.Sprintf("%s/v1/state/accounts/a%d", url, i), "", "1000000")
 	}
+	c.addProbes()
 	return c
+}
+
+// seeded is the source of a test's faults: a new seed each time, or that of the
+// environment.
+func seeded(t *testing.T) *rand.Rand {
+	seed := rand.Uint64()
+	if n, err := strconv.ParseUint(os.Getenv(seedEnv), 10, 64); err == nil {
+		seed = n
+	}
+	t.Logf("the seed of the faults is %d (%s)", seed, seedEnv)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// all are the processes of the cluster, the leasemgr first.
+func (c *faultyCluster) all() []*process {
+	return append(append([]*process{c.control}, c.workers...), c.gateways...)
 }
 
 // insist sends a request through one gateway or the other, under one idempotency
@@ -233,10 +185,11 @@ func (c *faultyCluster) run(client int) {
 
 // appendAndRead appends to one list and reads another, in one transaction.
 func (c *faultyCluster) appendAndRead(rng *rand.Rand, client int, key string) bool {
-	add, read := rng.IntN(faultLists), rng.IntN(faultLists)
 	element := c.element.Add(1)
+	pick := func() string { return fmt.Sprintf("l%d-%d", element/listsLast, rng.IntN(faultLists)) }
+	add, read := pick(), pick()
 	txn := check.Txn{ID: int(element), Client: client, Outcome: check.OK, Call: time.Since(c.begun).Nanoseconds()}
-	raw, ok := c.insist("/v1/txn", fmt.Sprintf(`{"ops":[{"op":"get","table":"l","key":"l%d"},{"op":"append","table":"l","key":"l%d","value":%d}]}`, read, add, element), key)
+	raw, ok := c.insist("/v1/txn", fmt.Sprintf(`{"ops":[{"op":"get","table":"l","key":%q},{"op":"append","table":"l","key":%q,"value":%d}]}`, read, add, element), key)
 	if !ok {
 		return false
 	}
@@ -253,84 +206,17 @@ func (c *faultyCluster) appendAndRead(rng *rand.Rand, client int, key string) bo
 			return false
 		}
 	}
-	txn.Ops = []check.Op{{Kind: check.Read, Key: "l" + strconv.Itoa(read), List: list}, {Kind: check.Append, Key: "l" + strconv.Itoa(add), Element: element}}
+	txn.Ops = []check.Op{{Kind: check.Read, Key: read, List: list}, {Kind: check.Append, Key: add, Element: element}}
 	c.mu.Lock()
 	c.history = append(c.history, txn)
 	c.mu.Unlock()
 	return true
 }
 
-// fault makes one fault and mends it.
-func (c *faultyCluster) fault(round int) (what string) {
-	c.mu.Lock()
-	c.slowest = 0
-	c.mu.Unlock()
-	worker := c.workers[rand.IntN(len(c.workers))]
-	switch round % 4 {
-	case 0:
-		what = "kill " + worker.name
-		worker.kill()
-		time.Sleep(time.Duration(rand.IntN(4000)) * time.Millisecond) // some come back before they are missed, some after
-		worker.start()
-	case 1:
-		what = "stop " + worker.name
-		worker.signal(syscall.SIGSTOP)
-		time.Sleep(4500 * time.Millisecond) // longer than its membership lasts
-		worker.signal(syscall.SIGCONT)
-	case 2:
-		what = "kill the leasemgr"
-		c.control.kill()
-		time.Sleep(time.Duration(rand.IntN(1000)) * time.Millisecond)
-		c.control.start()
-	case 3:
-		gateway := c.gateways[rand.IntN(len(c.gateways))]
-		what = "kill " + gateway.name
-		gateway.kill()
-		gateway.start()
-	}
-	return what
-}
-
-// TestFaultsInCluster kills and stops processes of a cluster under load, one after
-// another. Every request is repeated under its key until it is answered. In the end
-// the history of the lists is strictly serializable, every transfer had one effect,
-// and each replays its answer.
-func TestFaultsInCluster(t *testing.T) {
-	rounds := 4
-	if n, err := strconv.Atoi(os.Getenv(roundsEnv)); err == nil {
-		rounds = n
-	}
-	c := startFaulty(t)
-	for client := range faultClients {
-		c.load.Go(func() { c.run(client) })
-	}
-	stop := sync.OnceFunc(func() { close(c.stop); c.load.Wait() })
-	defer stop()
-	answered := func() int {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return len(c.transfers) + len(c.history)
-	}
-	settle := func() { // until every client has been answered again, and some more
-		for before, began := answered(), time.Now(); answered() < before+20*faultClients && !t.Failed(); time.Sleep(10 * time.Millisecond) {
-			if time.Since(began) > time.Minute {
-				t.Fatal("the cluster does not answer any more")
-			}
-		}
-	}
-	settle()
-	for round := range rounds {
-		what := c.fault(round)
-		settle()
-		c.mu.Lock()
-		slowest := c.slowest
-		c.mu.Unlock()
-		t.Logf("round %d: %s: %d requests answered so far, the slowest since then in %v", round, what, answered(), slowest.Round(time.Millisecond))
-		if t.Failed() {
-			return
-		}
-	}
-	stop()
+// checkAll ends a test, after the load: the history of the lists is strictly
+// serializable, every transfer had one effect, and each replays its answer.
+func (c *faultyCluster) checkAll() {
+	t := c.t
 	if report := check.Check(c.history, check.Options{MaxPerKind: 3}); len(report.Anomalies) > 0 {
 		t.Errorf("the history is not strictly serializable:\n%v", report)
 	}
