@@ -27,9 +27,10 @@ type Gateway struct {
 	executor  Executor
 	catalogue Catalogue
 	router    router
-	openAPI   []byte
-	page      uiPage
-	metrics   *metrics
+	// openAPI is made when it is first asked for: it takes as long as all the rest.
+	openAPI func() ([]byte, error)
+	page    uiPage
+	metrics *metrics
 	// crossOrigin refuses writes that a web page of another origin sends with
 	// the help of a browser: a gateway without tokens trusts its network, not
 	// the pages that its users look at.
@@ -91,9 +92,7 @@ func New(opt Options, executor Executor, catalogue Catalogue, registry *promethe
 	for i := range endpoints {
 		g.router.add(&endpoints[i])
 	}
-	if g.openAPI, err = openAPI(opt.Version, endpoints); err != nil {
-		return nil, err
-	}
+	g.openAPI = sync.OnceValues(func() ([]byte, error) { return openAPI(opt.Version, endpoints) })
 	return g, nil
 }
 

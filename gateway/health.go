@@ -24,6 +24,10 @@ func (g *Gateway) readyz(c *call) error {
 
 // serveOpenAPI is GET /openapi.json.
 func (g *Gateway) serveOpenAPI(c *call) error {
-	c.write(http.StatusOK, typeJSON, g.openAPI)
+	text, err := g.openAPI()
+	if err != nil {
+		return err
+	}
+	c.write(http.StatusOK, typeJSON, text)
 	return nil
 }
