@@ -194,7 +194,7 @@ func (m *Manager) publish(ctx context.Context) error {
 	if plant.Is(plant.SealLate) {
 		m.announce(d)
 	}
-	for pause := m.options.SealRetry; ; pause = min(2*pause, maxSealRetry) {
+	for pause := m.options.SealRetry; !plant.Is(plant.NoSeal); pause = min(2*pause, maxSealRetry) {
 		err := m.options.Seal(d.View)
 		if err == nil {
 			break

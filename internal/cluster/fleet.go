@@ -13,6 +13,7 @@ import (
 
 	"github.com/tenure-faas/tenure/base"
 	"github.com/tenure-faas/tenure/gateway"
+	"github.com/tenure-faas/tenure/internal/plant"
 	"github.com/tenure-faas/tenure/lease"
 	"github.com/tenure-faas/tenure/leasemgr"
 	"github.com/tenure-faas/tenure/rpc"
@@ -217,7 +218,7 @@ func (f *Fleet) Execute(ctx context.Context, req *worker.Request) worker.Reply {
 			break
 		}
 		reply = s.client.Execute(ctx, req)
-		if reply.Err == nil || reply.Err.Kind != base.Unavailable || reply.Err.Unknown || ctx.Err() != nil {
+		if reply.Err == nil || reply.Err.Kind != base.Unavailable || reply.Err.Unknown && !plant.Is(plant.RepeatUnknown) || ctx.Err() != nil {
 			return reply
 		}
 	}

@@ -92,6 +92,12 @@ const (
 	AckDirtyGate Bug = "ack-dirty-gate"
 	// ReportDirty reports before what users of gates wrote is durable.
 	ReportDirty Bug = "report-dirty"
+	// HintAgain asks whom a remembered word names again after a refusal, instead of
+	// reading the word: for ever.
+	HintAgain Bug = "hint-again"
+	// CopyWithoutLease answers a request for a copy that comes after the lease was
+	// passed on, as it may when the reader goes by a remembered word.
+	CopyWithoutLease Bug = "copy-without-lease"
 )
 
 // Lease lists the bugs that the adversary must find, in the order above.
@@ -101,5 +107,12 @@ var Lease = []Bug{
 	NoInval, NoFloor, UnsolicitedCopy, AckPinned, AckAnyRound, IgnoreTicket, PipelineAnyOrder, BatchKeepsView,
 	ClearOnInstall, ReadyClearsAll, NoFair, ReleaseDirty, ReleaseReaders, KeepCopies, AckBeforeDurable, NoReconnect,
 	UndeclaredWaits, CASNoTicket, EarlyInval, GuessAmbiguous, ForgetWord, GrantOverPin,
-	AckDirtyGate, ReportDirty,
+	AckDirtyGate, ReportDirty, HintAgain, CopyWithoutLease,
 }
+
+// The bugs of the shells around the protocol that only a simulation of whole
+// clusters meets.
+const (
+	// RepeatUnknown sends an invocation whose outcome is unknown to another worker.
+	RepeatUnknown Bug = "repeat-unknown"
+)

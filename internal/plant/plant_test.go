@@ -20,7 +20,7 @@ func build(t *testing.T, pkg string) func(bug plant.Bug, test string) (string, e
 		t.Fatalf("build the tests of %s: %v\n%s", pkg, err, out)
 	}
 	return func(bug plant.Bug, test string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), binary, "-test.run", "^"+test+"$", "-test.v", "-test.timeout", "2m")
+		cmd := exec.CommandContext(t.Context(), binary, "-test.run", "^"+test+"$", "-test.v", "-test.timeout", "10m")
 		cmd.Env = append(os.Environ(), "TENURE_PLANT="+string(bug))
 		out, err := cmd.CombinedOutput()
 		return string(out), err

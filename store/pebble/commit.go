@@ -79,11 +79,13 @@ const (
 // few at once would leave everybody else waiting for the next sync, with the
 // processors idle, and cost a sync for few. The sum of the last two groups
 // estimates N; half of it is waited for, as long as waiters keep coming. A lone
-// client makes groups of one and never waits.
+// client makes groups of one and never waits. Nor does anybody where a sync takes
+// less than one tick: there a wait costs more than the sync it saves, and a lease
+// that is to go to another worker would wait with it.
 func (e *Engine) gather(ctx context.Context) {
 	g := e.group.Load()
 	want := (e.sizes[0] + e.sizes[1]) / 2
-	if want <= 1 {
+	if want <= 1 || e.took < gatherTick {
 		return
 	}
 	g.want.Store(want)
@@ -116,11 +118,13 @@ func (e *Engine) syncLog() {
 	g := e.group.Swap(newGroup())
 	e.sizes[0], e.sizes[1] = e.sizes[1], g.n.Load()
 	target := e.appended.Load()
+	began := time.Now()
 	if err := e.db.LogData(nil, pebble.Sync); err != nil {
 		// Pebble ends the process on a failed commit; an error here is a closed
 		// engine, whose waiters are a fault of the caller.
 		panic(fmt.Sprintf("store: sync of the log: %v", err))
 	}
+	e.took = time.Since(began)
 	e.syncs.Add(1)
 	e.durable.Store(target)
 	close(g.done)

@@ -24,6 +24,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -93,8 +94,10 @@ type Engine struct {
 	group atomic.Pointer[group]
 	// syncs counts the syncs of the log.
 	syncs atomic.Uint64
-	// sizes are those of the last two groups, guarded by the token.
+	// sizes are those of the last two groups, took is how long the last sync was;
+	// guarded by the token.
 	sizes [2]int32
+	took  time.Duration
 }
 
 var _ store.Engine = (*Engine)(nil)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/internal/plant"
 	"github.com/tenure-faas/tenure/rpc/rpcpb"
 )
 
@@ -121,7 +122,9 @@ func (p *pipeline) setView(v base.View) {
 	}
 	p.view = v
 	for _, e := range p.entries {
-		e.view = max(e.view, v)
+		if !plant.Is(plant.BatchKeepsView) {
+			e.view = max(e.view, v)
+		}
 	}
 	if p.held != 0 && p.at(p.held).view >= p.seal {
 		p.held = 0

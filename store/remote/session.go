@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/internal/plant"
 	"github.com/tenure-faas/tenure/store"
 )
 
@@ -162,6 +163,7 @@ func (ses *session) append(engine store.Engine, c *commits, n base.Number, view 
 	case n <= ses.applied:
 		c.repeated()
 		return nil
+	case n > ses.applied+1 && plant.Is(plant.PipelineAnyOrder):
 	case n > ses.applied+1 && c.refusing:
 		return nil // behind a refused batch, which comes again first
 	case n > ses.applied+1:

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/internal/plant"
 	"github.com/tenure-faas/tenure/lease"
 	"github.com/tenure-faas/tenure/worker/mesh"
 )
@@ -157,11 +158,15 @@ func (l *Leases) activate(ctx context.Context, m *lease.Members) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return l.rebuild(ctx, m) })
 	group.Go(func() error {
-		if err := l.mesh.Drain(ctx); err != nil {
-			return fmt.Errorf("leases: leave the view before %d: %w", m.View, err)
+		if !plant.Is(plant.NoDrain) {
+			if err := l.mesh.Drain(ctx); err != nil {
+				return fmt.Errorf("leases: leave the view before %d: %w", m.View, err)
+			}
 		}
-		if err := l.options.Log.WaitDurable(ctx, l.options.Log.Appended()); err != nil {
-			return fmt.Errorf("leases: leave the view before %d: %w", m.View, err)
+		if !plant.Is(plant.ReportDirty) {
+			if err := l.options.Log.WaitDurable(ctx, l.options.Log.Appended()); err != nil {
+				return fmt.Errorf("leases: leave the view before %d: %w", m.View, err)
+			}
 		}
 		reports, ctx := errgroup.WithContext(ctx)
 		for _, to := range m.All {
@@ -194,10 +199,12 @@ func (l *Leases) rebuild(ctx context.Context, m *lease.Members) error {
 	h.mu.Lock()
 	whole := h.whole
 	h.mu.Unlock()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-whole:
+	for early := plant.Is(plant.RebuildEarly); !early; early = true {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-whole:
+		}
 	}
 	h.mu.Lock()
 	h.home.Words(base.Slot(l.options.Slots), func(s base.Slot, w lease.Word) { l.mesh.StoreWord(s, uint64(w)) })

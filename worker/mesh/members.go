@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/tenure-faas/tenure/internal/plant"
 	"github.com/tenure-faas/tenure/lease"
 )
 
@@ -49,7 +50,7 @@ func (m *Mesh) Install(ctx context.Context, members *lease.Members) error {
 			if old.members.View < members.View {
 				p.out.forget()
 			}
-		} else {
+		} else if !plant.Is(plant.SkipFence) {
 			m.leaving = append(m.leaving, p)
 		}
 	}
