@@ -9,26 +9,31 @@ import (
 
 // want puts this worker behind the tail of the slot's chain. The expected word
 // may be a guess: a failed CAS returns the truth.
-func (c *Core) want(s *slot) {
+func (c *Core) want(s *slot) *node {
 	h, ok := c.usableHome(s)
 	if !ok {
-		return
+		return nil
 	}
 	expect := c.words[c.place(s.id)]
 	if expect == 0 {
 		expect = MakeWord(c.members.View, Free, 0)
 	}
-	n := &node{ticket: expect.Ticket() + 1, state: casing, expect: expect}
+	n := s.newNode(node{ticket: expect.Ticket() + 1, state: casing, expect: expect})
 	s.add(n)
 	c.act(Action{Kind: CAS, Slot: s.id, To: h, Ticket: n.ticket, Expect: expect, New: expect.Swung(c.me)})
+	return n
 }
 
 // Prefetch asks for the lease of a slot that a transaction will need, without a
-// user: it is given away like any other lease if somebody asks first.
+// user: it is given away like any other lease if somebody asks first. If the tail
+// was guessed wrong it asks once more; whoever loses that race asks when its
+// transaction comes to the slot.
 func (c *Core) Prefetch(id base.Slot) {
 	s := c.slot(id)
 	if !s.hasLive() {
-		c.want(s)
+		if n := c.want(s); n != nil {
+			n.ahead = true
+		}
 	}
 	c.forgetIdle(s)
 }
@@ -64,6 +69,9 @@ func (c *Core) Swung(id base.Slot, v base.View, t Ticket, known bool, old Word) 
 	default:
 		s.remove(n)
 		c.learn(s, old)
+		if n.ahead && !s.hasLive() {
+			c.want(s)
+		}
 	}
 	c.advance(s)
 }
@@ -128,7 +136,7 @@ func (c *Core) gained(s *slot) {
 	if s.shared != nil {
 		s.shared.valid = false
 	}
-	s.pending, s.tries = nil, 0
+	s.pending, s.tries, s.misled = nil, 0, false
 }
 
 // resolve reads the word to decide an unknown CAS. The queue pair must be
@@ -281,7 +289,7 @@ func (c *Core) onReq(s *slot, r *Record) bool {
 	}
 	from := place{r.From, r.Ticket}
 	if n.succ.worker == Free {
-		n.succ, n.used = from, 0
+		n.succ = from
 		c.learn(s, MakeWord(r.View, r.From, r.Ticket))
 	} else if n.succ != from {
 		panic(fmt.Sprintf("lease: slot %d: ticket %d has two successors, w%d/%d and w%d/%d",

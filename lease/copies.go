@@ -7,7 +7,10 @@ import (
 	"github.com/tenure-faas/tenure/internal/plant"
 )
 
-// askCopy begins to ask for a copy: the word says whom.
+// askCopy begins to ask for a copy. The remembered word is a hint whom: a word that
+// its home once had names a ticket that was given out, so the request is evidence
+// for whoever has it, and a worker that has it no more refuses. Then, and without
+// a hint, the word itself says whom.
 func (c *Core) askCopy(s *slot) {
 	h, ok := c.usableHome(s)
 	if !ok {
@@ -15,7 +18,19 @@ func (c *Core) askCopy(s *slot) {
 	}
 	c.nonce++
 	s.pending = &pendingCopy{nonce: c.nonce, floor: Stamp{0, oldRound}}
+	hint := c.words[c.place(s.id)]
+	if owner := hint.Owner(); owner != Free && owner != c.me && (!s.misled || plant.Is(plant.HintAgain)) {
+		s.pending.hinted = true
+		c.requestCopy(s, hint)
+		return
+	}
 	c.act(Action{Kind: ReadTail, Slot: s.id, To: h, Nonce: c.nonce})
+}
+
+// requestCopy asks the tail that a word names for a copy.
+func (c *Core) requestCopy(s *slot, w Word) {
+	s.pending.sent = true
+	c.send(w.Owner(), Record{Kind: ReadReq, Slot: s.id, Ticket: w.Ticket(), Nonce: s.pending.nonce})
 }
 
 // TailRead reports the READ of a word for a copy; known as in Swung.
@@ -33,20 +48,20 @@ func (c *Core) TailRead(id base.Slot, v base.View, nonce uint32, known bool, w W
 		c.learn(s, w)
 	default:
 		c.learn(s, w)
-		s.pending.sent = true
-		c.send(w.Owner(), Record{Kind: ReadReq, Slot: s.id, Ticket: w.Ticket(), Nonce: nonce})
+		c.requestCopy(s, w)
 	}
 	c.advance(s)
 }
 
 func (c *Core) onReadReq(s *slot, r *Record) {
 	n := c.evidence(s, r.Ticket)
+	if n == nil && plant.Is(plant.CopyWithoutLease) {
+		c.send(r.From, Record{Kind: Copy, Slot: s.id, Nonce: r.Nonce, Stamp: Stamp{r.Ticket, 0}})
+		return
+	}
 	if n == nil || n.state == limbo {
 		c.send(r.From, Record{Kind: Nack, Slot: s.id, Nonce: r.Nonce})
 		return
-	}
-	if n.requests == nil && n.succ.worker == Free {
-		n.used = 0
 	}
 	n.ask(r.From, r.Nonce)
 }
@@ -104,15 +119,18 @@ func (c *Core) onCopy(s *slot, r *Record) bool {
 		return false
 	}
 	s.shared = &slotCopy{stamp: r.Stamp, valid: true}
-	s.tries = 0
+	s.tries, s.misled = 0, false
 	return true
 }
 
 func (c *Core) onNack(s *slot, r *Record) {
-	if s.pending != nil && s.pending.nonce == r.Nonce {
-		s.pending = nil
+	if s.pending == nil || s.pending.nonce != r.Nonce {
+		return
+	}
+	if !s.pending.hinted { // what the word said counts, what was remembered does not
 		s.tried()
 	}
+	s.pending, s.misled = nil, true
 }
 
 func (c *Core) onInval(s *slot, r *Record) {
@@ -156,8 +174,7 @@ func (c *Core) settleCopy(s *slot) {
 			rest.push(u)
 			continue
 		}
-		u.pinned = true
-		s.shared.pins = append(s.shared.pins, u)
+		s.shared.pin(u)
 		c.wake(u)
 	}
 	s.queue = rest

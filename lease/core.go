@@ -12,9 +12,15 @@ import (
 type Options struct {
 	// Me is the number of this worker.
 	Me Worker
-	// Turns is how many local users may go, and how many writers may have a turn
-	// at once, after a successor is known; 0 means 8.
+	// Turns is how many local users may go, from when the lease came, before a
+	// successor that is known, and how many writers may have a turn at once; 0
+	// means 8. Who asks late finds them gone, so that a worker that is far from the
+	// home has as many turns as one that is near.
 	Turns int
+	// Burst is how many may go as long as nothing that they have written is durable:
+	// the lease cannot leave before a sync in any case, which then serves more of
+	// them. 0 means 8 times Turns.
+	Burst int
 	// Slots is how many slots there are in all; 0 means base.SlotCount.
 	Slots base.Slot
 	// Part and Parts say which of them are this core's: those that leave Part when
@@ -28,6 +34,9 @@ type Options struct {
 func (o *Options) EnsureDefaults() {
 	if o.Turns == 0 {
 		o.Turns = 8
+	}
+	if o.Burst == 0 {
+		o.Burst = 8 * o.Turns
 	}
 	if o.Slots == 0 {
 		o.Slots = base.SlotCount
@@ -55,10 +64,8 @@ type Core struct {
 	durable     base.Number
 	nonce       uint32
 
-	// slots are those about which there is something to know, by their place in
-	// this core; known has the same, in no order.
-	slots []*slot
-	known []*slot
+	// slots are those about which there is something to know.
+	slots table
 	// words are the newest that were seen of each slot in this view, 0 if none.
 	// They outlive the slot's state: a worker that forgets a word would guess that
 	// the chain is empty, use a ticket a second time in one view, and take a
@@ -81,7 +88,7 @@ type Core struct {
 func New(o Options) *Core {
 	o.EnsureDefaults()
 	return &Core{options: o, me: o.Me, ready: map[Worker]bool{}, down: map[Worker]bool{},
-		slots: make([]*slot, o.Slots/o.Parts), words: make([]Word, o.Slots/o.Parts), blocked: map[Worker][]*slot{}}
+		slots: newTable(o.Slots, o.Parts), words: make([]Word, o.Slots/o.Parts), blocked: map[Worker][]*slot{}}
 }
 
 // Actions appends what there is to do to dst, in order, and forgets it.
@@ -91,6 +98,9 @@ func (c *Core) Actions(dst []Action) []Action {
 	c.actions = c.actions[:0]
 	return dst
 }
+
+// Quiet says that there are no Actions and that Awaits is 0.
+func (c *Core) Quiet() bool { return len(c.actions) == 0 && len(c.undurable) == 0 }
 
 // View is the installed view; 0 before the first.
 func (c *Core) View() base.View {
@@ -102,24 +112,16 @@ func (c *Core) View() base.View {
 
 func (c *Core) act(a Action) { c.actions = append(c.actions, a) }
 
-// place is where a slot of this part is kept.
-func (c *Core) place(id base.Slot) base.Slot { return id / c.options.Parts }
+// place is where what is known of a slot of this part is kept.
+func (c *Core) place(id base.Slot) base.Slot { return c.slots.place(id) }
 
-func (c *Core) slot(id base.Slot) *slot {
-	s := c.slots[c.place(id)]
-	if s == nil {
-		s = &slot{id: id, at: int32(len(c.known))}
-		c.slots[c.place(id)] = s
-		c.known = append(c.known, s)
-	}
-	return s
-}
+func (c *Core) slot(id base.Slot) *slot { return c.slots.enter(id) }
 
 // at is the slot if there is something to know about it, or nil.
-func (c *Core) at(id base.Slot) *slot { return c.slots[c.place(id)] }
+func (c *Core) at(id base.Slot) *slot { return c.slots.at(id) }
 
 // Known is the number of slots about which there is something to know.
-func (c *Core) Known() int { return len(c.known) }
+func (c *Core) Known() int { return c.slots.known() }
 
 // Acquire asks for a turn in a slot. Without wait it is given at once, or
 // Refused: then nothing has changed. With wait it may be Queued. A transaction
@@ -128,8 +130,11 @@ func (c *Core) Acquire(id base.Slot, u *User, wait bool) Status {
 	if u.state != idle {
 		panic(fmt.Sprintf("lease: slot %d: a user that has or waits for slot %d", id, u.slot))
 	}
-	s := c.slot(id)
 	u.slot, u.pinned = id, false
+	if s := c.at(id); s != nil && c.hit(s, u) {
+		return Granted
+	}
+	s := c.slot(id)
 	if !wait && !c.atOnce(s, u) {
 		c.forgetIdle(s)
 		return Refused
@@ -143,6 +148,38 @@ func (c *Core) Acquire(id base.Slot, u *User, wait bool) Status {
 		return Granted
 	}
 	return Queued
+}
+
+// hit gives a turn if that needs nothing else: the lease is here, nobody waits for
+// it, and there is no copy that a writer would have to wait for; or a copy is here.
+// It is what most calls of Acquire come to.
+func (c *Core) hit(s *slot, u *User) bool {
+	if u.Mode == Read && s.shared != nil && s.shared.valid && s.queue.first == nil {
+		s.shared.pin(u)
+		u.state = using
+		return true
+	}
+	n := s.nodes
+	if n == nil || n.state != held || s.queue.first != nil || n.wanted(Write) {
+		return false
+	}
+	if u.Mode == Write {
+		if s.shared != nil || len(n.readers) > 0 || s.arriving.first != nil || int(s.writers) >= c.options.Turns {
+			return false
+		}
+		s.writers++
+	}
+	s.users++
+	c.count(n)
+	u.state = using
+	return true
+}
+
+// count counts a turn since the lease came, as far as it matters.
+func (c *Core) count(n *node) {
+	if int(n.used) < c.options.Burst {
+		n.used++
+	}
 }
 
 // atOnce says whether u would have its turn without waiting and without keeping
@@ -194,12 +231,24 @@ func (c *Core) Release(u *User, dirty base.Number) {
 			if s.shared != nil {
 				s.shared.pins = remove(s.shared.pins, u)
 				s.shared.dirty = max(s.shared.dirty, dirty)
+				if s.shared.valid && s.queue.first == nil {
+					u.state = idle
+					return // nobody waits for it
+				}
 			}
 		} else {
-			if n := s.held(); n != nil {
+			n := s.held()
+			if n != nil {
 				n.dirty = max(n.dirty, dirty)
+				if n.since == 0 {
+					n.since = dirty
+				}
 			}
 			c.endTurn(s, u)
+			if n != nil && s.queue.first == nil && s.arriving.first == nil && s.shared == nil && !n.wanted(Write) {
+				u.state = idle
+				return // nobody waits for it
+			}
 		}
 	}
 	u.state = idle
@@ -274,12 +323,7 @@ func (c *Core) forgetIdle(s *slot) {
 		if plant.Is(plant.ForgetWord) {
 			c.words[c.place(s.id)] = 0
 		}
-		c.slots[c.place(s.id)] = nil
-		last := len(c.known) - 1
-		c.known[last].at = s.at
-		c.known[s.at] = c.known[last]
-		c.known[last] = nil
-		c.known = c.known[:last]
+		c.slots.forget(s)
 	}
 }
 
@@ -300,7 +344,7 @@ func (c *Core) serve(s *slot, n *node) {
 		if c.clean(s, n.dirty) {
 			c.serveReaders(s, n)
 			if n.succ.worker == Free {
-				n.used = 0
+				n.used, n.since = 0, 0
 				c.serve(s, n) // writers that had to let the readers go first
 			}
 		}
@@ -308,7 +352,11 @@ func (c *Core) serve(s *slot, n *node) {
 }
 
 func (c *Core) mayTurn(s *slot, n *node) bool {
-	if int(n.used) >= c.options.Turns && n.wanted(s.queue.first.Mode) && !plant.Is(plant.NoFair) {
+	most := c.options.Turns
+	if n.since > c.durable {
+		most = c.options.Burst
+	}
+	if int(n.used) >= most && n.wanted(s.queue.first.Mode) && !plant.Is(plant.NoFair) {
 		return false
 	}
 	return s.queue.first.Mode == Read || int(s.writers) < c.options.Turns
@@ -322,9 +370,7 @@ func (n *node) wanted(m Mode) bool {
 
 func (c *Core) admit(s *slot, n *node, u *User) {
 	s.users++
-	if n.wanted(u.Mode) {
-		n.used++
-	}
+	c.count(n)
 	if u.Mode == Write {
 		s.writers++
 		if (s.shared != nil || len(n.readers) > 0) && !plant.Is(plant.NoInval) {
@@ -406,13 +452,7 @@ func (c *Core) unblock(h Worker) {
 
 // each yields the slots that are known now; what is done to one may make it, or
 // another, unknown.
-func (c *Core) each(yield func(*slot) bool) {
-	for _, s := range slices.Clone(c.known) {
-		if c.at(s.id) == s && !yield(s) {
-			return
-		}
-	}
-}
+func (c *Core) each(yield func(*slot) bool) { c.slots.all(yield) }
 
 // remove takes one element out of a list whose order means nothing.
 func remove[E comparable](list []E, e E) []E {

@@ -41,7 +41,8 @@
 //     with the grant. A writer has its turn only when the list is empty.
 //   - A slot leaves this worker, by grant, copy or release, only when all that
 //     was written in it is durable.
-//   - After a successor is known at most Turns local users go before it.
+//   - Since the lease came at most Turns local users go before a successor that is
+//     known, or Burst of them while it would have to wait for the disk all the same.
 //   - Records and verbs of another view than the installed one change nothing.
 //
 // The argument why these give mutual exclusion and strict serializability is in

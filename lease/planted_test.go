@@ -8,7 +8,7 @@ import (
 )
 
 // plantedSeeds is how many seeds a planted bug is looked for.
-const plantedSeeds = 10000
+const plantedSeeds = 40000
 
 // TestPlantedBugIsFound plays seeds, with the build tag "plant", until the bug
 // that TENURE_PLANT names is found: an adversary that never found anything

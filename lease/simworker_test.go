@@ -78,7 +78,7 @@ func (w *simWorker) reset() {
 		}
 	}
 	w.inc++
-	w.core = New(Options{Me: w.id, Turns: turns, Slots: base.Slot(w.a.slots), Exclusive: !w.a.shared})
+	w.core = New(Options{Me: w.id, Turns: turns, Burst: 2 * turns, Slots: base.Slot(w.a.slots), Exclusive: !w.a.shared})
 	w.members, w.expiry = nil, 0
 	w.words, w.inbox, w.resend = map[base.Slot]Word{}, nil, nil
 	w.ends, w.links, w.out = map[Worker]end{}, map[Worker]*simLink{}, map[*post]bool{}
@@ -229,7 +229,7 @@ func (w *simWorker) turned(u *User) {
 		return
 	}
 	// A writer may have begun its turn, and waited for copies, before the request.
-	if w.turns[u.Slot()]++; w.turns[u.Slot()] > 2*turns {
+	if w.turns[u.Slot()]++; w.turns[u.Slot()] > 3*turns {
 		violate("fair: %d turns of slot %d at %d while another worker waits", w.turns[u.Slot()], u.Slot(), w.id)
 	}
 }

@@ -154,14 +154,16 @@ const oldRound = -1
 // the order of the fields keeps it small.
 type node struct {
 	ticket Ticket
-	// used counts turns since somebody elsewhere is known to wait.
+	// used counts turns, up to Burst, since the lease came, or readers elsewhere had
+	// their copies.
 	used int32
 	// expect is the word our CAS expects: it names the predecessor.
 	expect Word
 	succ   place // worker Free: none known
-	// dirty is the newest batch that wrote in the slot.
-	dirty   base.Number
-	readers []reader
+	// dirty is the newest batch that wrote in the slot, since the first one while
+	// turns were counted.
+	dirty, since base.Number
+	readers      []reader
 	// requests are the readers that wait for a copy, first come first.
 	requests *copyRequest
 	next     *node // of the same slot; more than one is rare
@@ -171,6 +173,8 @@ type node struct {
 	inert bool
 	// reading says that the READ which may decide is posted.
 	reading bool
+	// ahead says that no user waits for it yet: see Prefetch.
+	ahead bool
 }
 
 // ask enters a reader that waits for a copy, once.
@@ -211,6 +215,11 @@ type slotCopy struct {
 	acks []ack
 }
 
+func (x *slotCopy) pin(u *User) {
+	u.pinned = true
+	x.pins = append(x.pins, u)
+}
+
 type ack struct {
 	to    Worker
 	stamp Stamp
@@ -223,29 +232,50 @@ type pendingCopy struct {
 	floor Stamp
 	// sent says that the word is read and the request is with the holder.
 	sent bool
+	// hinted says that it went to whom a remembered word names.
+	hinted bool
 }
 
 // slot is what this worker knows of one slot. Absent slots are all zero.
 type slot struct {
-	id    base.Slot
-	at    int32 // in Core.known
-	nodes *node // newest first
+	id base.Slot
 	// users have a turn on the lease, those in arriving included.
 	users int32
 	// writers of them may write.
 	writers int32
+	// tries counts copies that were refused or overtaken, up to triesForCopy.
+	tries uint8
+	// misled says that whom the remembered word names has no copy to give: the
+	// word is read before the next request.
+	misled bool
+	// blocked says that the slot is in a list of those that wait for a home.
+	blocked bool
+	// undurable says that the slot is in the list of those that wait for the disk.
+	undurable bool
+	nodes     *node // newest first
+	// room is for the first node, as most slots have one: what a turn looks at lies
+	// together.
+	room node
 	// arriving have their turn and wait until no copies are left.
 	arriving userQueue
 	// queue waits for a turn.
 	queue   userQueue
 	shared  *slotCopy
 	pending *pendingCopy
-	// tries counts copies that were refused or overtaken, up to triesForCopy.
-	tries uint8
-	// waiting says that the slot is in a list of those that wait for a home.
-	blocked bool
-	// undurable says that the slot is in the list of those that wait for the disk.
-	undurable bool
+}
+
+// newNode is a node for the slot that is in no list yet. What was said of a node
+// that was removed is gone then.
+func (s *slot) newNode(of node) *node {
+	for n := s.nodes; n != nil; n = n.next {
+		if n == &s.room {
+			spilled := new(node)
+			*spilled = of
+			return spilled
+		}
+	}
+	s.room = of
+	return &s.room
 }
 
 // tried counts a copy that was not had.

@@ -69,7 +69,7 @@ func (c *Core) Install(m *Members) {
 	clear(c.blocked)
 	clear(c.words)
 	for s := range c.each {
-		s.blocked, s.tries, s.pending = false, 0, nil
+		s.blocked, s.tries, s.misled, s.pending = false, 0, false, nil
 		if s.shared != nil && !plant.Is(plant.KeepCopies) {
 			for _, u := range s.shared.pins {
 				c.act(Action{Kind: Abort, Slot: s.id, User: u})
@@ -100,7 +100,7 @@ func (c *Core) carry(s *slot, old *Members) {
 		c.act(Action{Kind: Forget, Slot: s.id})
 		return
 	}
-	kept.next, kept.ticket, kept.succ, kept.used, kept.round, kept.requests = nil, 0, place{}, 0, 0, nil
+	kept.next, kept.ticket, kept.succ, kept.used, kept.since, kept.round, kept.requests = nil, 0, place{}, 0, 0, 0, nil
 	readers := kept.readers
 	kept.readers = nil
 	for _, x := range readers {

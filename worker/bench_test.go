@@ -3,9 +3,12 @@ package worker_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sys/unix"
 
 	"github.com/tenure-faas/tenure/examples/bank"
 	"github.com/tenure-faas/tenure/runtime"
@@ -40,6 +43,17 @@ func BenchmarkTransfer(b *testing.B) {
 }
 
 func transfers(b *testing.B, w *worker.Worker) {
+	transfer := newTransfers(b, w)
+	b.ReportAllocs()
+	for b.Loop() {
+		transfer()
+	}
+	b.StopTimer()
+}
+
+// newTransfers fills the accounts, so that all their leases are here, and returns
+// what does one transfer.
+func newTransfers(b *testing.B, w *worker.Worker) func() {
 	bundle, err := native.New(bank.Handlers())
 	if err != nil {
 		b.Fatal(err)
@@ -71,9 +85,8 @@ output: deposit
 		}
 	}
 	bundles := []runtime.Bundle{bundle, bundle}
-	b.ReportAllocs()
 	n := 0
-	for b.Loop() {
+	return func() {
 		n++
 		r := w.Execute(b.Context(), &worker.Request{
 			ID: newID(), Name: "transfer", Flow: flow, Bundles: bundles, Input: inputs[n%len(inputs)],
@@ -82,7 +95,57 @@ output: deposit
 			b.Fatal(r.Err)
 		}
 	}
-	b.StopTimer()
+}
+
+// BenchmarkLocalHits is BenchmarkTransfer by a worker that is alone and by one of
+// four in turns, so that both meet the same machine, counted in the CPU time of the
+// whole process: medians over the rounds, and of the rounds' ratios.
+func BenchmarkLocalHits(b *testing.B) {
+	const round = 500
+	engine, err := pebble.Open(pebble.Options{Dir: "db", FS: vfs.NewMem()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	w, err := worker.New(worker.Options{View: 1}, engine)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := newCluster(b, 4, worker.Options{}, nil)
+	alone, ofFour := newTransfers(b, w), newTransfers(b, c.members[1].w)
+	var ones, fours, ratios []float64
+	for b.Loop() {
+		one, four := cpuOf(b, round, alone), cpuOf(b, round, ofFour)
+		ones, fours, ratios = append(ones, one), append(fours, four), append(ratios, four/one)
+	}
+	b.ReportMetric(middle(ones), "one-cpu-us")
+	b.ReportMetric(middle(fours), "four-cpu-us")
+	b.ReportMetric(middle(ratios), "four/one")
+	if err := engine.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// cpuOf is the CPU time in microseconds that each of n calls takes.
+func cpuOf(b *testing.B, n int, do func()) float64 {
+	before := cpuTime(b)
+	for range n {
+		do()
+	}
+	return float64((cpuTime(b) - before).Nanoseconds()) / 1000 / float64(n)
+}
+
+// cpuTime is what this process has used of the processors.
+func cpuTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func middle(list []float64) float64 {
+	slices.Sort(list)
+	return list[len(list)/2]
 }
 
 // resolver knows one function, bank.

@@ -163,31 +163,59 @@ func echo(b *testing.B) func() {
 }
 
 // BenchmarkHotKey is one key that all clients add to: of one worker, and as many
-// clients spread over four. Memory has a disk that never waits.
+// clients spread over four. Memory has a disk that never waits. On a disk a worker
+// that is alone syncs what all clients have done at once, and each of four what its
+// own have: the lease leaves it only when that is durable.
 func BenchmarkHotKey(b *testing.B) {
-	const clients, transactions = 16, 4000
 	onProviders(b, func(b *testing.B, open func(string) (rdma.Provider, error)) {
 		for _, disk := range []string{"memory", "disk"} {
-			b.Run(disk, func(b *testing.B) {
-				var fs vfs.FS = vfs.NewMem()
-				dir := "db"
-				if disk == "disk" {
-					fs, dir = vfs.Default, b.TempDir()
-				}
-				c := clusterOver(b, 4, open, fs, dir)
-				var one, four time.Duration
-				var n int
-				for b.Loop() {
-					n++
-					one += duration(func() { c.hammer([]lease.Worker{1}, clients, transactions, add(fmt.Sprint("one", n))) })
-					four += duration(func() { c.hammer([]lease.Worker{1, 2, 3, 4}, clients/4, transactions, add(fmt.Sprint("four", n))) })
-				}
-				b.ReportMetric(float64(n*transactions)/one.Seconds(), "one-tx/s")
-				b.ReportMetric(float64(n*transactions)/four.Seconds(), "four-tx/s")
-				b.ReportMetric(one.Seconds()/four.Seconds(), "four/one")
-			})
+			for _, clients := range []int{16, 64, 256} {
+				b.Run(fmt.Sprintf("%s/%d clients", disk, clients), func(b *testing.B) {
+					var fs vfs.FS = vfs.NewMem()
+					dir := "db"
+					if disk == "disk" {
+						fs, dir = vfs.Default, b.TempDir()
+					}
+					hotKey(b, clusterOver(b, 4, open, fs, dir), clients)
+				})
+			}
 		}
 	})
+}
+
+func hotKey(b *testing.B, c *cluster, clients int) {
+	const transactions = 8000
+	var one, four time.Duration
+	var n int
+	var syncs [3]uint64 // before, between and after
+	var oneSyncs, fourSyncs uint64
+	before := c.pulls()
+	for b.Loop() {
+		n++
+		syncs[0] = c.engine.Syncs()
+		one += duration(func() { c.hammer([]lease.Worker{1}, clients, transactions, add(fmt.Sprint("one", n))) })
+		syncs[1] = c.engine.Syncs()
+		four += duration(func() { c.hammer([]lease.Worker{1, 2, 3, 4}, clients/4, transactions, add(fmt.Sprint("four", n))) })
+		syncs[2] = c.engine.Syncs()
+		oneSyncs += syncs[1] - syncs[0]
+		fourSyncs += syncs[2] - syncs[1]
+	}
+	all := float64(n * transactions)
+	b.ReportMetric(all/one.Seconds(), "one-tx/s")
+	b.ReportMetric(all/four.Seconds(), "four-tx/s")
+	b.ReportMetric(all/float64(oneSyncs), "one-tx/sync")
+	b.ReportMetric(all/float64(fourSyncs), "four-tx/sync")
+	b.ReportMetric(all/float64(c.pulls()-before), "tx/tenure")
+	b.ReportMetric(one.Seconds()/four.Seconds(), "four/one")
+}
+
+// pulls counts the leases that all workers had from others.
+func (c *cluster) pulls() (n uint64) {
+	for _, m := range c.members {
+		stats, _ := m.w.Leases().Stats()
+		n += stats.Pulls
+	}
+	return n
 }
 
 func duration(do func()) time.Duration {

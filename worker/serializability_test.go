@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -409,7 +410,8 @@ func (r *recorder) readAll(id int) check.Txn {
 		add(check.ReadCounter, base.Key{Table: "c", Key: "c" + strconv.Itoa(i)})
 	}
 	txn := check.Txn{ID: id, Call: time.Since(r.start).Nanoseconds(), Outcome: check.OK}
-	reply := r.ops(ops...)
+	// Its time is its own: that of the others is short where workers are evicted.
+	reply := r.worker().Execute(context.Background(), &worker.Request{ID: newID(), Name: "txn", Ops: ops, Deadline: time.Now().Add(time.Minute)})
 	txn.Return = time.Since(r.start).Nanoseconds()
 	if reply.Err != nil {
 		r.t.Fatalf("read everything: %v", reply.Err)

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/internal/plant"
 	"github.com/tenure-faas/tenure/lease"
 	"github.com/tenure-faas/tenure/txn"
 	"github.com/tenure-faas/tenure/worker/leases"
@@ -81,7 +82,7 @@ func (inv *invocation) takeTurn(s base.Slot, mode lease.Mode, wait bool) bool {
 		defer p.Unlock()
 		return p.Upgrade(t)
 	}
-	wait = wait && place == len(inv.turns.list)
+	wait = wait && (place == len(inv.turns.list) || plant.Is(plant.UndeclaredWaits))
 	t = inv.turns.next()
 	p.Lock()
 	status := p.Acquire(s, t, mode, wait)
@@ -91,7 +92,10 @@ func (inv *invocation) takeTurn(s base.Slot, mode lease.Mode, wait bool) bool {
 		inv.turns.spare = append(inv.turns.spare, t)
 		return false
 	case lease.Queued:
-		inv.turns.waited = true
+		if !inv.turns.waited {
+			inv.turns.waited = true
+			inv.prefetch(s)
+		}
 		select {
 		case <-t.Wake():
 		case <-inv.w.leases.Ended():
@@ -100,8 +104,45 @@ func (inv *invocation) takeTurn(s base.Slot, mode lease.Mode, wait bool) bool {
 			return inv.giveUp(p, t)
 		}
 	}
-	inv.turns.list = slices.Insert(inv.turns.list, place, t)
+	if place == len(inv.turns.list) {
+		inv.turns.list = append(inv.turns.list, t)
+	} else {
+		inv.turns.list = slices.Insert(inv.turns.list, place, t)
+	}
 	return true
+}
+
+// prefetchMost bounds the leases that one transaction asks for ahead of its turns,
+// and with that the verbs that it has outstanding.
+const prefetchMost = 64
+
+// prefetch asks for the leases of the declared slots after s that will be written,
+// at the first wait of an invocation: their round trips pass during the wait. The
+// turns are still taken in order. Who reads later has a copy sooner than a lease.
+func (inv *invocation) prefetch(s base.Slot) {
+	asked, last := 0, s
+	if inv.idem != nil && inv.idem.slot > s {
+		asked++
+		inv.prefetchSlot(inv.idem.slot)
+	}
+	for i := range inv.foot.Needs { // in slot order
+		n := &inv.foot.Needs[i]
+		if n.Slot <= last || leaseMode(n.Mode) != lease.Write {
+			continue
+		}
+		if asked++; asked > prefetchMost {
+			return
+		}
+		last = n.Slot
+		inv.prefetchSlot(n.Slot)
+	}
+}
+
+func (inv *invocation) prefetchSlot(s base.Slot) {
+	p := inv.w.leases.Part(s)
+	p.Lock()
+	p.Prefetch(s)
+	p.Unlock()
 }
 
 // giveUp takes back a request for a turn.
@@ -251,7 +292,7 @@ func (inv *invocation) recalled() bool {
 // current says that this worker is certainly a member now, so that what was read
 // before, by leases and copies, was the newest.
 func (w *Worker) current() bool {
-	return w.leases == nil || w.opt.Cluster.Current()
+	return w.leases == nil || w.opt.Cluster.Current() || plant.Is(plant.NoSelfFence)
 }
 
 // view is the view that batches belong to.

@@ -91,15 +91,27 @@ func (p *Part) Acquire(s base.Slot, t *Turn, mode lease.Mode, wait bool) lease.S
 		t.wake = make(chan struct{}, 1)
 		t.user.Owner = t
 	}
-	t.lost.Store(false)
+	if t.lost.Load() { // a load costs less than a store
+		t.lost.Store(false)
+	}
 	t.user.Mode = mode
 	status := p.core.Acquire(s, &t.user, wait)
 	p.stats.Turns++
 	if status == lease.Granted {
 		p.stats.Hits++
 	}
+	if status == lease.Queued || p.core.Awaits() > 0 {
+		p.core.Durable(p.l.options.Log.Durable()) // which says how many may go before a successor
+	}
 	p.carryOut()
 	return status
+}
+
+// Prefetch asks for the lease of a slot for which a turn will be asked later, if it
+// is not here. Called under the latch.
+func (p *Part) Prefetch(s base.Slot) {
+	p.core.Prefetch(s)
+	p.carryOut()
 }
 
 // Upgrade makes a read turn one that may write, if that needs no waiting. Called
@@ -156,7 +168,7 @@ const never = 1<<64 - 1
 // carryOut does what the core asks for. Called under the latch, after every call
 // of the core.
 func (p *Part) carryOut() {
-	for {
+	for !p.core.Quiet() {
 		p.actions = p.core.Actions(p.actions[:0])
 		for i := range p.actions {
 			p.do(&p.actions[i])
@@ -165,9 +177,6 @@ func (p *Part) carryOut() {
 			continue
 		}
 		n := p.core.Awaits()
-		if n == 0 {
-			return
-		}
 		durable := p.l.options.Log.Durable()
 		if durable < n {
 			p.l.await(n)
