@@ -1,0 +1,82 @@
+package sim_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/tenure-faas/tenure/internal/sim/host"
+)
+
+// seedsEnv is how many seeds TestSeeds runs; make sim runs many more.
+const seedsEnv = "TENURE_SIM_SEEDS"
+
+// regressions are seeds that failed once.
+const regressions = "testdata/seeds"
+
+func runner(t *testing.T) *host.Runner {
+	t.Helper()
+	wasm, err := host.Build(t.Context(), ".", "fewslots")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := host.New(t.Context(), wasm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// TestSeeds runs clusters with faults; the first of them twice, and the seeds that
+// failed once.
+func TestSeeds(t *testing.T) {
+	seeds := uint64(24)
+	if n, err := strconv.ParseUint(os.Getenv(seedsEnv), 10, 64); err == nil {
+		seeds = n
+	}
+	r := runner(t)
+	results := map[uint64]host.Result{}
+	sum := map[string]float64{}
+	report := func(x host.Result, err error) bool {
+		results[x.Seed] = x
+		if err != nil || x.Report.Failure != "" {
+			t.Errorf("seed %d: %s%v", x.Seed, x.Report.Failure, err)
+		}
+		for name, n := range x.Report.Figures {
+			sum[name] += n
+		}
+		return true
+	}
+	if err := r.RunAll(t.Context(), 0, seeds, 2, nil, nil, report); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d seeds: %v", seeds, sum)
+	if sum["committed"] == 0 || sum["crashes of w"] == 0 || sum["unknown outcomes"] == 0 && seeds > 20 {
+		t.Errorf("the seeds are no test: %v", sum)
+	}
+	for seed := range min(seeds, 3) {
+		again, err := r.Run(t.Context(), seed, nil, nil, nil)
+		if err != nil || again.Hash != results[seed].Hash {
+			t.Errorf("seed %d does not replay: hash %x, then %x, %v", seed, results[seed].Hash, again.Hash, err)
+		}
+	}
+	raw, err := os.ReadFile(regressions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		var seed uint64
+		if _, err := fmt.Sscan(line, &seed); err != nil {
+			continue // a comment
+		}
+		report(r.Run(t.Context(), seed, nil, nil, nil))
+	}
+}
