@@ -13,6 +13,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/tenure-faas/tenure/base"
 	"github.com/tenure-faas/tenure/lease"
 	"github.com/tenure-faas/tenure/rdma"
 	"github.com/tenure-faas/tenure/rdma/machine"
@@ -272,5 +273,19 @@ func (c *cluster) change(stop <-chan struct{}) {
 			out = c.members[lease.Worker(1+rand.IntN(3))]
 			c.evict(out)
 		}
+	}
+}
+
+// TestUnservedInvocationKeepsNoRecord asks a worker whose membership is over, and
+// then another one, under the same id, as a gateway does. The simulator found that
+// the record of the first could replace that of the second.
+func TestUnservedInvocationKeepsNoRecord(t *testing.T) {
+	c := newCluster(t, 2, worker.Options{}, nil)
+	c.do(1, put("k", "v"))
+	req := worker.Request{ID: newID(), Name: "txn", Ops: []worker.Op{get("k")}}
+	c.members[1].current.Store(false)
+	c.want(c.members[1].w.Execute(t.Context(), &req), "unavailable")
+	if r, err := c.members[2].w.Record(req.ID); base.KindOf(err) != base.NotFound {
+		t.Errorf("the record of an invocation that was not served: %+v, %v", r, err)
 	}
 }

@@ -230,8 +230,13 @@ func (inv *invocation) putRecords(batch store.Batch, r Record, idem *idempotency
 
 // keepFailure appends the record of an invocation that failed. With an
 // idempotency record the answer has to wait for it; without, its loss would
-// change nothing.
+// change nothing. A worker among others that cannot serve the invocation keeps
+// nothing: the gateway has another worker run it under the same id, whose record
+// this one, which may reach the store late, must not replace.
 func (inv *invocation) keepFailure(err *base.Error, idem *idempotency) base.Number {
+	if inv.w.leases != nil && err.Kind == base.Unavailable && !plant.Is(plant.KeepUnavailable) {
+		return inv.dirty
+	}
 	batch := inv.w.engine.NewBatch()
 	defer batch.Release()
 	state := stateFailed

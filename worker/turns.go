@@ -98,9 +98,11 @@ func (inv *invocation) takeTurn(s base.Slot, mode lease.Mode, wait bool) bool {
 		}
 		select {
 		case <-t.Wake():
+			inv.w.leases.Waited(t)
 		case <-inv.w.leases.Ended():
 			return inv.giveUp(p, t)
 		case <-inv.ctx.Done():
+			inv.w.leases.Waited(t) // those are what an operator looks for
 			return inv.giveUp(p, t)
 		}
 	}

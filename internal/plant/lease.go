@@ -115,4 +115,7 @@ var Lease = []Bug{
 const (
 	// RepeatUnknown sends an invocation whose outcome is unknown to another worker.
 	RepeatUnknown Bug = "repeat-unknown"
+	// KeepUnavailable keeps the record of an invocation that a worker could not
+	// serve, and that another one has served meanwhile.
+	KeepUnavailable Bug = "keep-unavailable"
 )

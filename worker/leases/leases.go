@@ -112,6 +112,8 @@ type Leases struct {
 	sync    chan struct{}
 	// ended is closed when Run has returned.
 	ended chan struct{}
+
+	waits waits
 }
 
 // New makes the leases of a worker that is in no view yet: nothing is granted

@@ -3,6 +3,7 @@ package leases
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tenure-faas/tenure/base"
 	"github.com/tenure-faas/tenure/lease"
@@ -14,6 +15,8 @@ type Turn struct {
 	user lease.User
 	wake chan struct{}
 	lost atomic.Bool
+	// since is when it was queued last.
+	since time.Time
 }
 
 // Slot is the slot that the turn is in.
@@ -99,6 +102,9 @@ func (p *Part) Acquire(s base.Slot, t *Turn, mode lease.Mode, wait bool) lease.S
 	p.stats.Turns++
 	if status == lease.Granted {
 		p.stats.Hits++
+	}
+	if status == lease.Queued {
+		t.since = time.Now() // before the verbs that fetch the lease
 	}
 	if status == lease.Queued || p.core.Awaits() > 0 {
 		p.core.Durable(p.l.options.Log.Durable()) // which says how many may go before a successor

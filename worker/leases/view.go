@@ -73,6 +73,9 @@ func (l *Leases) followViews(ctx context.Context, views <-chan *lease.Members) e
 			current = errgroup.Group{}
 			current.Go(func() error {
 				err := l.activate(viewCtx, m)
+				if err == nil {
+					l.options.Logger.Info("this worker's part of a view is active: what it holds is reported, the words of its home are rebuilt", "view", m.View)
+				}
 				if err != nil && viewCtx.Err() == nil {
 					select {
 					case failed <- err:
@@ -102,6 +105,7 @@ func (l *Leases) install(ctx context.Context, m *lease.Members) error {
 	defer h.mu.Unlock()
 	h.home.Install(m)
 	h.view, h.whole = m.View, make(chan struct{})
+	l.options.Logger.Info("a view is installed", "view", m.View, "members", len(m.All))
 	return nil
 }
 

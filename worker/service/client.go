@@ -15,6 +15,7 @@ import (
 	"github.com/tenure-faas/tenure/rpc"
 	"github.com/tenure-faas/tenure/rpc/rpcpb"
 	"github.com/tenure-faas/tenure/worker"
+	"github.com/tenure-faas/tenure/worker/leases"
 )
 
 // grace is how much longer than its deadline the outcome of an invocation is
@@ -179,6 +180,8 @@ type Status struct {
 	Homes, Leases int
 	// Pulls counts the leases that others granted it.
 	Pulls uint64
+	// Waits are those for turns.
+	Waits leases.Waits
 }
 
 // Status returns a snapshot of the worker. It blocks until the end of ctx.
@@ -187,10 +190,14 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	return Status{
+	s := Status{
 		Status: worker.Status{Name: out.GetName(), View: base.View(out.GetView()), Running: int(out.GetRunning()), Queued: int(out.GetQueued()), Local: out.GetLocal()},
 		Homes:  int(out.GetHomes()), Leases: int(out.GetLeases()), Pulls: out.GetPulls(),
-	}, nil
+	}
+	if len(out.GetWaits()) == len(s.Waits.Counts) { // a worker of another release may have others
+		s.Waits = leases.Waits{Counts: [leases.WaitBuckets]uint64(out.GetWaits()), Sum: time.Duration(out.GetWaitedNs())}
+	}
+	return s, nil
 }
 
 // Lease is what a worker knows of a key.

@@ -67,6 +67,9 @@ func TestAmongOthers(t *testing.T) {
 		t.Errorf("the lease is %+v, %v; want %+v", l, err, want)
 	}
 	s, err := b.Status(t.Context())
+	if waits := w.Leases().Waits(); s.Waits != waits || waits.Sum <= 0 { // for the first leases
+		t.Errorf("waits %+v, want %+v", s.Waits, waits)
+	}
 	if stats, known := w.Leases().Stats(); err != nil || s.Name != "w2" || s.View != 2 || s.Homes != w.Leases().Homes() || s.Leases != known || s.Pulls != stats.Pulls || known == 0 {
 		t.Errorf("status %+v, %v", s, err)
 	}

@@ -216,6 +216,8 @@ func (s *server) Status(context.Context, *rpcpb.WorkerStatusRequest) (*rpcpb.Wor
 	if l := w.Leases(); l != nil {
 		stats, known := l.Stats()
 		out.Homes, out.Leases, out.Pulls = uint32(l.Homes()), uint32(known), stats.Pulls
+		waits := l.Waits()
+		out.Waits, out.WaitedNs = waits.Counts[:], int64(waits.Sum)
 	}
 	return out, nil
 }
