@@ -10,7 +10,7 @@ N ?= 20
 RACE ?= ./bench/load/... ./bench/verbs ./gateway/... ./internal/node/... ./leasemgr/... ./rdma/... ./rpc/... ./runtime/... ./store/... ./txn/... ./worker/...
 
 .DEFAULT_GOAL := build
-.PHONY: build dev cluster test test-race test-rxe sim check fuzz bench-main bench-guest soak crash clean toolchain
+.PHONY: build dev cluster test test-race test-rxe sim check fuzz bench-main bench-leases bench-guest soak crash clean toolchain
 
 # go.mod's version, compared by its two numbers: Go before 1.21 cannot read it
 # and says something that helps nobody.
@@ -79,6 +79,11 @@ fuzz: toolchain
 bench-main: build
 	bin/tenure bench main --report bench-report.md
 	$(GO) test -run '^$$' -bench '^BenchmarkTransfer$$' -benchmem ./worker
+
+# What leases cost between processes: their transfer, taking over the keys of a dead
+# worker, growing and shrinking under load. Takes minutes and wants the machine to itself.
+bench-leases: build
+	bin/tenure bench leases
 
 # What the sandbox costs: metered against unmetered guests, and a call with one
 # Get against a native one.

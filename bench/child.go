@@ -107,6 +107,23 @@ func (c *Child) Stop() {
 	c.wait.Wait()
 }
 
+// Kill ends the process at once, without giving it a chance, and blocks until it
+// has ended. Stop must be called all the same.
+func (c *Child) Kill() error {
+	if err := c.cmd.Process.Kill(); err != nil {
+		return fmt.Errorf("kill %s: %w", c.name, err)
+	}
+	<-c.done
+	return nil
+}
+
+// Log returns the end of what the process has written to its standard error.
+func (c *Child) Log() string {
+	c.errs.mu.Lock()
+	defer c.errs.mu.Unlock()
+	return string(c.errs.last)
+}
+
 // CPU returns the CPU time that the process used in all; call it after Stop.
 func (c *Child) CPU() time.Duration {
 	return c.cmd.ProcessState.UserTime() + c.cmd.ProcessState.SystemTime()

@@ -28,6 +28,9 @@ const (
 	statusEvery = time.Second
 	// askWait bounds a question that a person waits for.
 	askWait = 2 * time.Second
+	// answerWait is how long the answers of a worker that is a member no more are
+	// waited for: one that left in order has sent them, one that was evicted never will.
+	answerWait = 500 * time.Millisecond
 )
 
 // Fleet is the workers of a cluster of processes as a gateway sees them: it
@@ -44,6 +47,8 @@ type Fleet struct {
 	// staffed is closed when there is a worker for the first time.
 	staffed chan struct{}
 	once    sync.Once
+	// dismissing waits for the answers of those who are members no more.
+	dismissing sync.WaitGroup
 }
 
 // seating is the members of a view, by number.
@@ -61,6 +66,50 @@ type seat struct {
 	status atomic.Pointer[service.Status] // nil until it has answered once
 	stop   context.CancelFunc
 	asking sync.WaitGroup
+
+	mu        sync.Mutex // guards what follows
+	calls     int        // of invocations that are under way
+	dismissed bool       // and there are no new ones
+	// idle is closed when it is dismissed and nothing is under way.
+	idle chan struct{}
+}
+
+// begin counts a call, which the caller ends; false if the seat is dismissed, and
+// then it is not in the seating any more.
+func (s *seat) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.dismissed {
+		s.calls++
+	}
+	return !s.dismissed
+}
+
+func (s *seat) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.calls--; s.dismissed && s.calls == 0 {
+		close(s.idle)
+	}
+}
+
+// close lets no call begin any more, waits for the answers to those under way, not
+// for long, and closes the connection: what has no answer then ends with an unknown
+// outcome.
+func (s *seat) close() error {
+	s.mu.Lock()
+	s.dismissed = true
+	if s.calls == 0 {
+		close(s.idle)
+	}
+	s.mu.Unlock()
+	timer := time.NewTimer(answerWait)
+	defer timer.Stop()
+	select {
+	case <-s.idle:
+	case <-timer.C:
+	}
+	return s.conn.Close()
 }
 
 func newFleet(leases *leasemgr.Client, opt rpc.Options, log *slog.Logger) *Fleet {
@@ -73,9 +122,11 @@ func newFleet(leases *leasemgr.Client, opt rpc.Options, log *slog.Logger) *Fleet
 // run follows the views until ctx ends.
 func (f *Fleet) run(ctx context.Context) error {
 	defer func() {
-		for _, s := range f.seating.Load().seats {
+		seats := f.seating.Swap(&seating{replaced: make(chan struct{})}).seats
+		for _, s := range seats {
 			f.dismiss(s)
 		}
+		f.dismissing.Wait()
 	}()
 	known := base.View(0)
 	for ctx.Err() == nil {
@@ -120,7 +171,7 @@ func (f *Fleet) seat(ctx context.Context, members []leasemgr.Peer) error {
 			f.dismissOthers(all, old)
 			return fmt.Errorf("worker %s: %w", m.Name, err)
 		}
-		s := &seat{Peer: m, conn: conn, client: service.NewClient(conn)}
+		s := &seat{Peer: m, conn: conn, client: service.NewClient(conn), idle: make(chan struct{})}
 		watching, stop := context.WithCancel(ctx)
 		s.stop = stop
 		s.asking.Go(func() { f.watch(watching, s) })
@@ -145,15 +196,16 @@ func (f *Fleet) dismissOthers(list, stay []*seat) {
 	}
 }
 
-// dismiss closes the connection to a member that is none any more. What is under
-// way on it ends with an unknown outcome: the member left in order, and there is
-// nothing, or it was evicted.
+// dismiss closes the connection to a member that is none any more and is in no
+// seating that callers can find; it does not wait for that.
 func (f *Fleet) dismiss(s *seat) {
 	s.stop()
 	s.asking.Wait()
-	if err := s.conn.Close(); err != nil {
-		f.log.Warn("close the connection to a worker", "worker", s.Name, "err", err)
-	}
+	f.dismissing.Go(func() {
+		if err := s.close(); err != nil {
+			f.log.Warn("close the connection to a worker", "worker", s.Name, "err", err)
+		}
+	})
 }
 
 // watch asks a worker how it is, again and again.
@@ -206,6 +258,15 @@ func (f *Fleet) at(place uint64, tries int) *seat {
 	return seats[(place+uint64(tries))%uint64(len(seats))]
 }
 
+// call is at, with a call on it begun.
+func (f *Fleet) call(place uint64, tries int) *seat {
+	for {
+		if s := f.at(place, tries); s == nil || s.begin() {
+			return s
+		}
+	}
+}
+
 // Execute implements gateway.Executor. A worker that says that nothing was started
 // or changed because it goes, or that cannot be reached, is not asked again: the
 // next one is.
@@ -213,11 +274,12 @@ func (f *Fleet) Execute(ctx context.Context, req *worker.Request) worker.Reply {
 	place := PlaceOf(req, &f.turn)
 	reply := worker.Reply{ID: req.ID, Err: Nobody()}
 	for tries := range len(f.seating.Load().seats) {
-		s := f.at(place, tries)
+		s := f.call(place, tries)
 		if s == nil {
 			break
 		}
 		reply = s.client.Execute(ctx, req)
+		s.end()
 		if reply.Err == nil || reply.Err.Kind != base.Unavailable || reply.Err.Unknown && !plant.Is(plant.RepeatUnknown) || ctx.Err() != nil {
 			return reply
 		}
@@ -227,10 +289,11 @@ func (f *Fleet) Execute(ctx context.Context, req *worker.Request) worker.Reply {
 
 // Load implements gateway.Executor.
 func (f *Fleet) Load(ctx context.Context, ops []worker.Op) error {
-	s := f.at(PlaceOfOps(ops), 0)
+	s := f.call(PlaceOfOps(ops), 0)
 	if s == nil {
 		return Nobody()
 	}
+	defer s.end()
 	return s.client.Load(ctx, ops)
 }
 
@@ -260,6 +323,15 @@ func (f *Fleet) Workers() []gateway.Status {
 		all = append(all, g)
 	}
 	return all
+}
+
+// Told calls do with what each worker has told last, if it has.
+func (f *Fleet) Told(do func(name string, s *service.Status)) {
+	for _, s := range f.seating.Load().seats {
+		if x := s.status.Load(); x != nil {
+			do(s.Name, x)
+		}
+	}
 }
 
 // Lease implements gateway.Executor: it asks every worker, and waits for what they

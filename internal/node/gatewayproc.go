@@ -62,7 +62,7 @@ func RunGateway(ctx context.Context, opt GatewayOptions) (err error) {
 		return fmt.Errorf("listen on %s: %w", opt.Listen, err)
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &fleetMetrics{c.Fleet, newWaitMetric()})
 	g, err := gateway.New(opt.Gateway, c, c.Programs, registry)
 	if err != nil {
 		return errors.Join(err, listener.Close())

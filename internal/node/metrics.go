@@ -5,9 +5,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tenure-faas/tenure/internal/cluster"
 	"github.com/tenure-faas/tenure/lease"
 	"github.com/tenure-faas/tenure/rdma"
 	"github.com/tenure-faas/tenure/worker/leases"
+	"github.com/tenure-faas/tenure/worker/service"
 )
 
 // metrics are those of the workers of a cluster, one series a worker. They are
@@ -17,6 +19,7 @@ type metrics struct {
 	view, known, running, queued *prometheus.Desc
 	counters                     []counter
 	verbs, messages, reconnects  *prometheus.Desc
+	waits                        waitMetric
 }
 
 // counter is one of the sums over the parts of a worker's leases.
@@ -47,12 +50,13 @@ func newMetrics(c *inProcess) *metrics {
 		verbs:      desc("verbs_total", "One-sided verbs posted to another worker; RECEIVE: doorbells of it.", "peer", "verb"),
 		messages:   desc("lease_messages_total", "Messages sent to another worker.", "peer"),
 		reconnects: desc("link_reconnects_total", "How often the link to another worker was made anew.", "peer"),
+		waits:      newWaitMetric(),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.view, m.known, m.running, m.queued, m.verbs, m.messages, m.reconnects} {
+	for _, d := range []*prometheus.Desc{m.view, m.known, m.running, m.queued, m.verbs, m.messages, m.reconnects, m.waits.desc} {
 		out <- d
 	}
 	for _, c := range m.counters {
@@ -91,6 +95,8 @@ func (m *metrics) collect(out chan<- prometheus.Metric, name string, n *incarnat
 	for _, c := range m.counters {
 		count(c.desc, c.of(&stats))
 	}
+	waits := n.worker.Leases().Waits()
+	m.waits.collect(out, name, &waits)
 	for _, l := range n.worker.Leases().Counters() {
 		peer := names[l.Worker]
 		if peer == "" {
@@ -104,4 +110,36 @@ func (m *metrics) collect(out chan<- prometheus.Metric, name string, n *incarnat
 		count(m.messages, l.Sent, peer)
 		count(m.reconnects, l.Reconnects, peer)
 	}
+}
+
+// waitMetric is the histogram of waits for turns, one a worker.
+type waitMetric struct{ desc *prometheus.Desc }
+
+func newWaitMetric() waitMetric {
+	return waitMetric{prometheus.NewDesc("tenure_lease_wait_seconds",
+		"How long transactions waited for turns that were not given at once, until they went on or gave up.", []string{"worker"}, nil)}
+}
+
+func (m waitMetric) collect(out chan<- prometheus.Metric, name string, w *leases.Waits) {
+	below, buckets := uint64(0), make(map[float64]uint64, leases.WaitBuckets)
+	for i, limit := range leases.WaitLimits() {
+		below += w.Counts[i]
+		buckets[limit.Seconds()] = below
+	}
+	all := below + w.Counts[leases.WaitBuckets-1]
+	out <- prometheus.MustNewConstHistogram(m.desc, all, w.Sum.Seconds(), buckets, name)
+}
+
+// fleetMetrics are those of workers in other processes, as they told last.
+type fleetMetrics struct {
+	fleet *cluster.Fleet
+	waits waitMetric
+}
+
+// Describe implements prometheus.Collector.
+func (m *fleetMetrics) Describe(out chan<- *prometheus.Desc) { out <- m.waits.desc }
+
+// Collect implements prometheus.Collector.
+func (m *fleetMetrics) Collect(out chan<- prometheus.Metric) {
+	m.fleet.Told(func(name string, s *service.Status) { m.waits.collect(out, name, &s.Waits) })
 }

@@ -894,9 +894,12 @@ type WorkerStatus struct {
 	Queued  uint32                 `protobuf:"varint,4,opt,name=queued,proto3" json:"queued,omitempty"`
 	Local   uint64                 `protobuf:"varint,5,opt,name=local,proto3" json:"local,omitempty"`
 	// The rest is 0 for a worker that is alone.
-	Homes         uint32 `protobuf:"varint,6,opt,name=homes,proto3" json:"homes,omitempty"`
-	Leases        uint32 `protobuf:"varint,7,opt,name=leases,proto3" json:"leases,omitempty"`
-	Pulls         uint64 `protobuf:"varint,8,opt,name=pulls,proto3" json:"pulls,omitempty"`
+	Homes  uint32 `protobuf:"varint,6,opt,name=homes,proto3" json:"homes,omitempty"`
+	Leases uint32 `protobuf:"varint,7,opt,name=leases,proto3" json:"leases,omitempty"`
+	Pulls  uint64 `protobuf:"varint,8,opt,name=pulls,proto3" json:"pulls,omitempty"`
+	// waits are the counts of leases.Waits, by bucket; waited_ns is their sum.
+	Waits         []uint64 `protobuf:"varint,9,rep,packed,name=waits,proto3" json:"waits,omitempty"`
+	WaitedNs      int64    `protobuf:"varint,10,opt,name=waited_ns,json=waitedNs,proto3" json:"waited_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -983,6 +986,20 @@ func (x *WorkerStatus) GetLeases() uint32 {
 func (x *WorkerStatus) GetPulls() uint64 {
 	if x != nil {
 		return x.Pulls
+	}
+	return 0
+}
+
+func (x *WorkerStatus) GetWaits() []uint64 {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+func (x *WorkerStatus) GetWaitedNs() int64 {
+	if x != nil {
+		return x.WaitedNs
 	}
 	return 0
 }
@@ -1539,7 +1556,7 @@ const file_worker_proto_rawDesc = "" +
 	"\fDrainRequest\"\f\n" +
 	"\n" +
 	"DrainReply\"\x15\n" +
-	"\x13WorkerStatusRequest\"\xc2\x01\n" +
+	"\x13WorkerStatusRequest\"\xf5\x01\n" +
 	"\fWorkerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04view\x18\x02 \x01(\rR\x04view\x12\x18\n" +
@@ -1548,7 +1565,10 @@ const file_worker_proto_rawDesc = "" +
 	"\x05local\x18\x05 \x01(\x04R\x05local\x12\x14\n" +
 	"\x05homes\x18\x06 \x01(\rR\x05homes\x12\x16\n" +
 	"\x06leases\x18\a \x01(\rR\x06leases\x12\x14\n" +
-	"\x05pulls\x18\b \x01(\x04R\x05pulls\"6\n" +
+	"\x05pulls\x18\b \x01(\x04R\x05pulls\x12\x14\n" +
+	"\x05waits\x18\t \x03(\x04R\x05waits\x12\x1b\n" +
+	"\twaited_ns\x18\n" +
+	" \x01(\x03R\bwaitedNs\"6\n" +
 	"\fLeaseRequest\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\"\xa2\x01\n" +

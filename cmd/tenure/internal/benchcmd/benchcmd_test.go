@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,10 +17,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"go.uber.org/goleak"
 
+	"github.com/tenure-faas/tenure/bench"
 	"github.com/tenure-faas/tenure/bench/load"
 	"github.com/tenure-faas/tenure/cmd/tenure/internal/benchcmd"
 )
@@ -138,6 +141,10 @@ func TestExitStatus(t *testing.T) {
 		{"no place for the report", 2, []string{"main", "--report", filepath.Join(t.TempDir(), "none", "r.md")}},
 		{"bad address", 1, []string{"floor-server", "--listen", "nowhere:bad"}},
 		{"no dev command", 1, []string{"main", "--dir", t.TempDir()}},
+		{"no programs", 2, []string{"leases", "--bin", t.TempDir()}},
+		{"no such figure", 2, []string{"leases", "nope"}},
+		{"bad number of rounds", 2, []string{"leases", "--rounds", "-1", "--bin", emptyPrograms(t)}},
+		{"programs that do not run", 1, []string{"leases", "--bin", emptyPrograms(t), "--dir", t.TempDir()}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, err := execute(t.Context(), io.Discard, io.Discard, append([]string{"bench"}, c.args...)...)
@@ -145,6 +152,46 @@ func TestExitStatus(t *testing.T) {
 				t.Errorf("exit status %d, error %v; want %d", code, err, c.code)
 			}
 		})
+	}
+}
+
+// emptyPrograms is a directory with the programs of a cluster, which end with an
+// error.
+func emptyPrograms(t *testing.T) string {
+	dir := t.TempDir()
+	for _, role := range []string{"leasemgr", "worker", "gateway"} {
+		if err := os.WriteFile(filepath.Join(dir, role), []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// TestEchoServer has the command answer what it gets.
+func TestEchoServer(t *testing.T) {
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo, err := bench.StartChild(t.Context(), time.Minute, "echo", executable, "bench", "echo-server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer echo.Stop()
+	conn, err := net.Dial("tcp", echo.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := bytes.Repeat([]byte("x"), 64)
+	answer := make([]byte, 64)
+	if _, err := conn.Write(message); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, answer); err != nil || !bytes.Equal(answer, message) {
+		t.Errorf("%q, %v", answer, err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

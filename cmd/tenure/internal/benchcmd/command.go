@@ -1,5 +1,5 @@
 // Package benchcmd is the command line of `tenure bench`: flags, progress and
-// output around packages bench, bench/load and bench/floor, which do the work.
+// output around packages bench and those below it, which do the work.
 //
 // The program mounts Command under the name bench, binds a context.Context that
 // ends at SIGINT and SIGTERM, and binds an *Env:
@@ -28,14 +28,18 @@ import (
 )
 
 // Command is `tenure bench`. It must be mounted under that name, because the
-// commands floor and main start this program again as `bench floor-server`.
+// commands floor, main and leases start this program again as `bench floor-server`
+// or `bench echo-server`.
 type Command struct {
 	Load  Load  `cmd:"" help:"Send requests to a server and measure its answers."`
 	Floor Floor `cmd:"" help:"Measure what HTTP alone costs on this machine."`
 	Main  Main  `cmd:"" help:"Start servers and compare them with the floor, in several rounds."`
 	Verbs Verbs `cmd:"" help:"Measure one-sided verbs on this machine, or to another."`
 
+	Leases Leases `cmd:"" help:"Start clusters of processes and measure what leases cost between them."`
+
 	FloorServer FloorServer `cmd:"" name:"floor-server" hidden:"" help:"The bare server of floor and main."`
+	EchoServer  EchoServer  `cmd:"" name:"echo-server" hidden:"" help:"The other end of the bare round trips of leases."`
 }
 
 // Env is what commands take from the program that mounts them. Server, Token
