@@ -105,8 +105,10 @@ func (c *chaos) crash(rng *rand.Rand) {
 // lasts.
 func (c *chaos) pause(rng *rand.Rand) {
 	h := c.victim(rng)
-	p := h.process()
-	takes := while(rng)
+	p, takes := h.process(), while(rng)
+	if p == nil { // it has not started yet
+		return
+	}
 	c.w.log.Warn("PAUSE", "host", h.name, "for", takes)
 	p.pause(true)
 	c.w.sleep(takes)

@@ -7,12 +7,10 @@
 // # Why a seed replays
 //
 // Nothing here is a step function; the code under test has goroutines, mutexes,
-// selects and timers. The simulation is a program for GOOS=wasip1 (package guest),
-// which package host runs: there is one thread, no preemption, and the clock, the
-// sleep and the seed of all chance, that of the runtime's maps and selects
-// included, come from the host. So the same module and the same seed give the same
-// schedule, to the last instruction; host compares a hash of everything that was
-// printed. Decision record 10 has the alternatives.
+// selects and timers. The simulation is a program (package guest) that package host
+// runs on one thread, in virtual time and with all chance seeded, that of the
+// runtime's maps and selects included. So the same program and the same seed give
+// the same schedule. Decision record 10 has the alternatives.
 //
 // # What is simulated
 //

@@ -20,9 +20,9 @@ import (
 
 const (
 	clientCount  = 5
-	listCount    = 8
+	listCount    = 6
 	counterCount = 2
-	accountCount = 6
+	accountCount = 4
 	// balance is what an account has at first.
 	balance = 1000
 )
@@ -127,6 +127,7 @@ func (l *load) insist(rng *rand.Rand, r request) (reply, bool) {
 				l.w.count("internal errors", 1)
 			}
 			l.w.count("repeated requests", 1)
+			l.w.log.Debug("again", "key", r.key, "path", r.path, "status", a.status, "body", string(a.body))
 			l.w.sleep(span{time.Millisecond, 100 * time.Millisecond}.draw(rng))
 		default:
 			return a, true

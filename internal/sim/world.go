@@ -90,7 +90,7 @@ func Run(o Options) Report {
 	}
 	w.log = slog.New(slog.DiscardHandler)
 	if o.Log != nil {
-		w.log = slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		w.log = slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
 				return slog.Duration("at", w.now())
 			}

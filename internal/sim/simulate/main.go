@@ -11,7 +11,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/signal"
@@ -28,7 +27,6 @@ type options struct {
 	jobs    int
 	log     bool
 	plant   string
-	wasm    string
 	most    int
 }
 
@@ -39,7 +37,6 @@ func main() {
 	flag.IntVar(&o.jobs, "j", runtime.GOMAXPROCS(0), "how many at a time")
 	flag.BoolVar(&o.log, "log", false, "show what happens; for one seed")
 	flag.StringVar(&o.plant, "plant", "", "plant each of these bugs (package plant), and say after how many seeds it is found")
-	flag.StringVar(&o.wasm, "wasm", "", "run this program instead of building it")
 	flag.IntVar(&o.most, "failures", 10, "stop after so many failures")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -60,7 +57,7 @@ func simulate(ctx context.Context, o options) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer runner.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the program ends
+	defer runner.Close() //nolint:errcheck // a temporary directory
 	if o.log {
 		r, err := runner.Run(ctx, o.seed, []string{"log"}, planted(o.plant), os.Stdout)
 		if err != nil {
@@ -78,11 +75,11 @@ func simulate(ctx context.Context, o options) (bool, error) {
 	return sweep(ctx, runner, o)
 }
 
-func planted(bug string) map[string]string {
+func planted(bug string) []string {
 	if bug == "" {
 		return nil
 	}
-	return map[string]string{"TENURE_PLANT": bug}
+	return []string{"TENURE_PLANT=" + bug}
 }
 
 // hunt runs seeds with a planted bug until one fails.
@@ -106,13 +103,13 @@ func hunt(ctx context.Context, runner *host.Runner, o options, bug string) (foun
 
 // sweep runs seeds, none of which should fail.
 func sweep(ctx context.Context, runner *host.Runner, o options) (bool, error) {
-	sum := map[string]float64{}
+	sum := map[string]int64{}
 	began, last := time.Now(), time.Now()
 	done, failed := uint64(0), 0
 	var virtual, real time.Duration
 	err := runner.RunAll(ctx, o.seed, o.n, o.jobs, nil, nil, func(r host.Result, err error) bool {
 		done++
-		virtual, real = virtual+r.Virtual, real+r.Real
+		virtual, real = virtual+r.Report.Virtual, real+r.Real
 		for name, n := range r.Report.Figures {
 			sum[name] += n
 		}
@@ -128,7 +125,7 @@ func sweep(ctx context.Context, runner *host.Runner, o options) (bool, error) {
 	})
 	fmt.Printf("%d seeds in %v (%v each; %v of virtual time), %d failed\n", done, time.Since(began).Round(time.Second), (real / time.Duration(max(done, 1))).Round(time.Millisecond), virtual.Round(time.Second), failed)
 	for _, name := range slices.Sorted(maps.Keys(sum)) {
-		fmt.Printf("%12.0f %s\n", sum[name], name)
+		fmt.Printf("%12d %s\n", sum[name], name)
 	}
 	return failed == 0, err
 }
@@ -140,27 +137,11 @@ func complaint(err error) any {
 	return err
 }
 
-// open builds the simulation, or reads it.
+// open builds the simulation.
 func open(ctx context.Context, o options) (*host.Runner, error) {
-	if o.wasm != "" {
-		f, err := os.Open(o.wasm)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close() //nolint:errcheck // it was read
-		wasm, err := io.ReadAll(f)
-		if err != nil {
-			return nil, err
-		}
-		return host.New(ctx, wasm)
-	}
 	tags := []string{"fewslots"}
 	if o.plant != "" {
 		tags = append(tags, "plant")
 	}
-	wasm, err := host.Build(ctx, ".", tags...)
-	if err != nil {
-		return nil, err
-	}
-	return host.New(ctx, wasm)
+	return host.Build(ctx, ".", "./internal/sim/guest", tags...)
 }
