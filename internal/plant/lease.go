@@ -116,6 +116,14 @@ const (
 	// RepeatUnknown sends an invocation whose outcome is unknown to another worker.
 	RepeatUnknown Bug = "repeat-unknown"
 	// KeepUnavailable keeps the record of an invocation that a worker could not
-	// serve, and that another one has served meanwhile.
+	// serve, and that another one has served meanwhile. Simulations find it once in
+	// some thousand seeds, so package worker has a test.
 	KeepUnavailable Bug = "keep-unavailable"
 )
+
+// Cluster lists the bugs that simulations of whole clusters must find.
+var Cluster = []Bug{
+	AcceptOldReq, ForgetReader, IgnoreView, UnknownDone, UnknownFailed, AckPinned, CopyWithoutLease, GrantBeforeDurable, NoInval,
+	KeepCopies, ReadyClearsAll, GuessAmbiguous, NoSeal, BatchKeepsView, RebuildEarly, SkipFence, NoReconnect,
+	NoBarrier, NoGate, BlindUpgrade, NoReadLock, StaleCache, StaleSum, AbortApplies, NoFlight, EarlyReadRelease, WriteThrough, SplitCommit,
+}

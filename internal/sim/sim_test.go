@@ -3,10 +3,8 @@
 package sim_test
 
 import (
-	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/tenure-faas/tenure/internal/sim/host"
@@ -15,12 +13,9 @@ import (
 // seedsEnv is how many seeds TestSeeds runs; make sim runs many more.
 const seedsEnv = "TENURE_SIM_SEEDS"
 
-// regressions are seeds that failed once.
-const regressions = "testdata/seeds"
-
-func runner(t *testing.T) *host.Runner {
+func build(t *testing.T, tags ...string) *host.Runner {
 	t.Helper()
-	r, err := host.Build(t.Context(), ".", "./internal/sim/guest", "fewslots")
+	r, err := host.Build(t.Context(), ".", "./internal/sim/guest", tags...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,14 +27,13 @@ func runner(t *testing.T) *host.Runner {
 	return r
 }
 
-// TestSeeds runs clusters with faults; the first of them twice, and the seeds that
-// failed once.
+// TestSeeds runs clusters with faults, the first of them twice.
 func TestSeeds(t *testing.T) {
 	seeds := uint64(200)
 	if n, err := strconv.ParseUint(os.Getenv(seedsEnv), 10, 64); err == nil {
 		seeds = n
 	}
-	r := runner(t)
+	r := build(t, "fewslots")
 	results := map[uint64]host.Result{}
 	sum := map[string]int64{}
 	report := func(x host.Result, err error) bool {
@@ -64,16 +58,5 @@ func TestSeeds(t *testing.T) {
 		if err != nil || again.Hash != results[seed].Hash {
 			t.Errorf("seed %d does not replay: hash %x, then %x, %v", seed, results[seed].Hash, again.Hash, err)
 		}
-	}
-	raw, err := os.ReadFile(regressions)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(raw)) {
-		var seed uint64
-		if _, err := fmt.Sscan(line, &seed); err != nil {
-			continue // a comment
-		}
-		report(r.Run(t.Context(), seed, nil, nil, nil))
 	}
 }

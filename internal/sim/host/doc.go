@@ -14,7 +14,8 @@
 //     seeds, select, addresses of the heap) is overwritten before the program's first
 //     instruction with bytes drawn from the seed.
 //   - A program that has started with other threads than usual, which depends on
-//     which thread was faster, says so and is started again.
+//     which thread was faster, says so and is started again; and a start that was not seen
+//     twice does not count (inside.start).
 //
 // The package knows nothing else of what it runs. Start reading at Runner.Run;
 // trace_linux_amd64.go has the ptrace.

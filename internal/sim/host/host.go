@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,9 +20,14 @@ const (
 	keepOutput = 64 << 10
 	// showOutput is how much of it an error shows.
 	showOutput = 4 << 10
-	// tries is how often a program is started until it has the usual threads: about
-	// every second or third start has, on a busy machine.
+	// tries is how often a program is started until it has the usual threads, which
+	// about every second start has on a busy machine, and has started as before.
 	tries = 100
+	// headBytes bounds the first line.
+	headBytes = 256
+	// patience is how long one run may take by the world's clock: a program whose
+	// goroutines keep each other busy does not let its own time pass.
+	patience = time.Minute
 )
 
 // Result is what came of one seed.
@@ -35,8 +41,9 @@ type Result struct {
 	Hash uint64
 	// Real is how long it took by the world's clock, other tries included.
 	Real time.Duration
-	// Tries is how often it was started.
-	Tries int
+	// Tries is how often it was started, Again how often besides with other threads
+	// than usual.
+	Tries, Again int
 }
 
 // Runner runs one program. It is safe for concurrent use.
@@ -52,43 +59,83 @@ type ended struct {
 
 // Run runs one seed. What the program prints goes to out when it comes, from every
 // try; a nil out is none. Run fails when the program panics, exits with a
-// status other than 0, has no Report in its last line, or does not end before ctx.
+// status other than 0, has no Report in its last line, or does not end before ctx
+// or within a minute.
 // The Result has then what is known. That the Report has a Failure is no error.
 // Variables are its environment, NAME=value each, beside what the runtime needs.
 func (r *Runner) Run(ctx context.Context, seed uint64, args, variables []string, out io.Writer) (Result, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("it did not end within "+patience.String()))
+	defer cancel()
 	result := Result{Seed: seed}
 	begun := time.Now()
-	for result.Tries < tries {
-		result.Tries++
+	starts := map[string]int{}
+	var err error
+	for result.Tries = 1; result.Tries <= tries; result.Tries++ {
+		// The first is a probe, and every second one behind it until two starts
+		// were the same.
+		probe := result.Tries%2 == 1
+		given := variables
+		if probe {
+			given = append([]string{inside.Probe + "=1"}, variables...)
+		}
 		hash := fnv.New64a()
 		var kept tail
-		writers := []io.Writer{hash, &kept}
-		if out != nil {
+		var first head
+		writers := []io.Writer{hash, &kept, &first}
+		if out != nil && !probe {
 			writers = append(writers, out)
 		}
-		e, err := r.trace(ctx, seed, args, variables, io.MultiWriter(writers...))
-		if err == nil && ctx.Err() != nil {
-			err = ctx.Err()
+		e, failed := r.trace(ctx, seed, args, given, io.MultiWriter(writers...))
+		if failed == nil && ctx.Err() != nil {
+			failed = context.Cause(ctx)
 		}
-		if err == nil && e.status == inside.Again {
+		if failed == nil && e.status == inside.Again {
+			result.Tries-- // of the same kind
+			if result.Again++; result.Again > tries {
+				break
+			}
 			continue
 		}
-		result.Hash, result.Real = hash.Sum64(), time.Since(begun)
-		if err == nil && e.status != 0 {
-			err = fmt.Errorf("it ended with status %d: %s", e.status, e.stderr.complaint(showOutput))
+		if starts[first.line()]++; failed == nil && (probe || starts[first.line()] < 2) {
+			continue
 		}
-		if err == nil {
-			err = json.Unmarshal(kept.lastLine(), &result.Report)
-		}
-		if err == nil && result.Report.Seed != seed {
-			err = fmt.Errorf("it reports on seed %d", result.Report.Seed)
-		}
-		if err != nil {
-			err = fmt.Errorf("run seed %d: %w; it printed last: %s", seed, err, kept.end(showOutput))
-		}
+		err = result.end(&e, hash.Sum64(), &kept, failed)
+		result.Real = time.Since(begun)
 		return result, err
 	}
-	return result, fmt.Errorf("run seed %d: started %d times, and never with %d threads", seed, tries, inside.Threads)
+	return result, fmt.Errorf("run seed %d: started %d times, and never in the same way with %d threads: %v", seed, tries, inside.Threads, starts)
+}
+
+// end takes down how a run ended.
+func (r *Result) end(e *ended, hash uint64, kept *tail, err error) error {
+	r.Hash = hash
+	if err == nil && e.status != 0 {
+		err = fmt.Errorf("it ended with status %d: %s", e.status, e.stderr.complaint(showOutput))
+	}
+	if err == nil {
+		err = json.Unmarshal(kept.lastLine(), &r.Report)
+	}
+	if err == nil && r.Report.Seed != r.Seed {
+		err = fmt.Errorf("it reports on seed %d", r.Report.Seed)
+	}
+	if err != nil {
+		err = fmt.Errorf("run seed %d: %w; it printed last: %s", r.Seed, err, kept.end(showOutput))
+	}
+	return err
+}
+
+// head keeps the first line of what is written to it, if it is not long.
+type head struct{ kept []byte }
+
+// Write implements io.Writer.
+func (h *head) Write(p []byte) (int, error) {
+	h.kept = append(h.kept, p[:min(len(p), max(0, headBytes-len(h.kept)))]...)
+	return len(p), nil
+}
+
+func (h *head) line() string {
+	line, _, _ := bytes.Cut(h.kept, []byte("\n"))
+	return string(line)
 }
 
 // errOther says where nothing replays.

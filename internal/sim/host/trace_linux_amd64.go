@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -84,6 +86,10 @@ type tracer struct {
 // start starts the process and seeds it. With an error and a pid it is to be
 // followed all the same, to its death.
 func (t *tracer) start(printing, complaining *os.File) error {
+	// A program whose output waits for us should stand still meanwhile.
+	if err := unix.SetNonblock(int(printing.Fd()), false); err != nil {
+		return fmt.Errorf("pipe: %w", err)
+	}
 	old, _, errno := unix.Syscall(unix.SYS_PERSONALITY, 0xffffffff, 0, 0)
 	if errno != 0 {
 		return fmt.Errorf("personality: %w", errno)
@@ -183,9 +189,48 @@ func (t *tracer) stopped(tid int, status unix.WaitStatus) error {
 			return nil // its stop is still to be told
 		}
 		return unix.PtraceCont(t.maker, 0)
+	case signal == unix.SIGWINCH: // inside.settle
+		if err := t.rest(tid); err != nil {
+			return err
+		}
+		return unix.PtraceCont(tid, 0)
 	case signal == unix.SIGSTOP || signal == unix.SIGTRAP || signal == syscallStop:
 		return unix.PtraceCont(tid, 0)
 	default:
 		return unix.PtraceCont(tid, int(signal))
 	}
+}
+
+// restTries and restPause bound how long the threads of a process may take to come
+// to rest.
+const (
+	restTries = 100_000
+	restPause = 50 * time.Microsecond
+)
+
+// rest waits until all other threads sleep or are held.
+func (t *tracer) rest(but int) error {
+	for range restTries {
+		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", t.pid))
+		if err != nil {
+			return err
+		}
+		busy := false
+		for _, task := range tasks {
+			if task.Name() == strconv.Itoa(but) {
+				continue
+			}
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", t.pid, task.Name()))
+			if err != nil {
+				return err
+			}
+			_, state, _ := bytes.Cut(stat, []byte(") ")) // proc_pid_stat(5)
+			busy = busy || len(state) == 0 || state[0] != 'S' && state[0] != 't'
+		}
+		if !busy {
+			return nil
+		}
+		time.Sleep(restPause)
+	}
+	return errors.New("the threads of the program do not come to rest")
 }

@@ -37,6 +37,9 @@ const (
 	Again = 75
 	// Limit bounds the virtual time of a program.
 	Limit = 10 * time.Minute
+	// Probe is the environment variable of a program that only says how it has
+	// started.
+	Probe = "TENURE_SIM_PROBE"
 	// output is the file descriptor that it prints to. What goes to the standard ones
 	// gets a time stamp from the runtime.
 	output = 3
@@ -54,14 +57,22 @@ func Main(run func(seed uint64, args []string, out io.Writer) (failure string, f
 		fmt.Fprintln(os.Stderr, "the seed:", err)
 		os.Exit(2)
 	}
+	settle()
 	again()
 	rand.Reader = chance{}
 	out := os.NewFile(output, "output")
+	if _, err := fmt.Fprintln(out, start()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	if os.Getenv(Probe) != "" {
+		os.Exit(0)
+	}
 	time.AfterFunc(Limit, func() { panic("inside: the program does not end within " + Limit.String() + " of its time") })
-	start := time.Now()
+	begun := time.Now()
 	r := Report{Seed: seed}
 	r.Failure, r.Figures = run(seed, os.Args[2:], out)
-	r.Virtual = time.Since(start)
+	r.Virtual = time.Since(begun)
 	again()
 	raw, err := json.Marshal(r)
 	if err == nil {
@@ -80,6 +91,23 @@ func again() {
 	if pprof.Lookup("threadcreate").Count() != Threads {
 		os.Exit(Again)
 	}
+}
+
+// start tells one start of the runtime from another: where its heap is and what its
+// chance brings next. Once in a thousand starts two threads meet at a lock, which
+// costs a random number. It is the first line of the output.
+func start() string {
+	heads := make(chan int)
+	close(heads)
+	bits := 0
+	for i := range 32 {
+		select {
+		case <-heads:
+			bits |= 1 << i
+		case <-heads:
+		}
+	}
+	return fmt.Sprintf("start %p %x %x", new(int), bits, mathrand.Uint64())
 }
 
 // chance is the source of random bytes: those of the runtime, which the host has
