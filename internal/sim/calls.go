@@ -133,7 +133,7 @@ func (s *server) enter(name string) (method, error) {
 type conn struct {
 	from *process
 	host string
-	// ctx ends when the connection is closed or its process is killed.
+	// ctx ends when the connection is closed.
 	ctx    context.Context
 	cancel context.CancelFunc
 }
@@ -154,8 +154,8 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// under returns a context for a call: it ends with the caller's, with the
-// connection and with the process.
+// under returns a context for a call: it ends with the caller's and with the
+// connection.
 func (c *conn) under(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(c.ctx, cancel)

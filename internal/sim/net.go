@@ -128,20 +128,6 @@ func (n *network) cut(w wire, cut bool) {
 	n.tell()
 }
 
-// mend mends all wires.
-func (n *network) mend() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	clear(n.cuts)
-	n.tell()
-}
-
-func (n *network) draw(s span) time.Duration {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return s.draw(n.rng)
-}
-
 // at is the process that serves a host now; nil if nobody does. The second result
 // is closed when that may have changed.
 func (n *network) at(host string) (*process, <-chan struct{}) {
