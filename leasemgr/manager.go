@@ -307,7 +307,7 @@ func (m *Manager) Join(ctx context.Context, r JoinRequest) (Admission, error) {
 // Renew implements Registry.
 func (m *Manager) Renew(ctx context.Context, r RenewRequest) (Published, error) {
 	m.mu.Lock()
-	m.core.Renew(r.Member, m.options.Clock())
+	_, extended := m.core.Renew(r.Member, r.Silence, m.options.Clock())
 	m.mu.Unlock()
 	var p Published
 	// A member that waits for the disk gets its answer later than it asked for.
@@ -324,6 +324,7 @@ func (m *Manager) Renew(ctx context.Context, r RenewRequest) (Published, error) 
 			p.Evicted = true
 			return true, nil
 		case standing == membership.In:
+			p.Unextended = !extended
 			return late || wait == 0 || p.View > r.Known, nil
 		case late:
 			return false, base.Errorf(base.Unavailable, "a view without worker %d, incarnation %d, is being decided", r.Member.Worker, r.Member.Incarnation)

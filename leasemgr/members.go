@@ -31,6 +31,9 @@ type Published struct {
 	// Evicted says that the asking member is none any more, and never will be again.
 	// View and Members may be of a time before this.
 	Evicted bool
+	// Unextended says that the renewal did not extend the membership: see
+	// RenewRequest.Silence.
+	Unextended bool
 }
 
 // Lease returns the view in the form that the lease protocol uses, with homes.
@@ -60,6 +63,12 @@ type RenewRequest struct {
 	// Known; at most half a TTL is granted. 0: answer at once. The renewal counts
 	// from the arrival of the request.
 	Wait time.Duration
+	// Silence is 0 if the renewal before this one was answered. Else that was given
+	// up, so that an answer that still comes is never used, and this is how long before
+	// this one the last that was answered was sent. A renewal after a long silence does
+	// not extend the membership; once its answer was heard, the next one does. So the
+	// leasemgr does not keep a member alive that it hears and that hears nothing.
+	Silence time.Duration
 }
 
 // Registry is the leasemgr as its members use it: a *Manager in the same
@@ -72,7 +81,8 @@ type Registry interface {
 	// nonce; Unavailable: another instance of the name lives, or the manager cannot
 	// be reached, try again after RetryAfter; Overloaded; Timeout at the end of ctx.
 	Join(ctx context.Context, r JoinRequest) (Admission, error)
-	// Renew extends a membership. A member that is out gets Evicted, not an error.
+	// Renew extends a membership, but not after a long Silence. A member that is out gets
+	// Evicted, not an error.
 	// Errors, Unavailable, Overloaded and Timeout, say nothing about membership.
 	Renew(ctx context.Context, r RenewRequest) (Published, error)
 	// Leave announces that a member goes and blocks until a view without it is

@@ -47,7 +47,7 @@ func (s *membersServer) Renew(ctx context.Context, in *rpcpb.RenewRequest) (*rpc
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.manager.Renew(ctx, RenewRequest{Member: member, Known: base.View(in.GetKnown()), Wait: time.Duration(in.GetWaitNs())})
+	p, err := s.manager.Renew(ctx, RenewRequest{Member: member, Known: base.View(in.GetKnown()), Wait: time.Duration(in.GetWaitNs()), Silence: time.Duration(in.GetSilenceNs())})
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (c *Client) Join(ctx context.Context, r JoinRequest) (Admission, error) {
 
 // Renew implements Registry.
 func (c *Client) Renew(ctx context.Context, r RenewRequest) (Published, error) {
-	out, err := c.members.Renew(ctx, &rpcpb.RenewRequest{Member: memberToWire(r.Member), Known: uint32(r.Known), WaitNs: int64(r.Wait)})
+	out, err := c.members.Renew(ctx, &rpcpb.RenewRequest{Member: memberToWire(r.Member), Known: uint32(r.Known), WaitNs: int64(r.Wait), SilenceNs: int64(r.Silence)})
 	if err != nil {
 		return Published{}, err
 	}
@@ -174,7 +174,7 @@ func peerFromWire(in *rpcpb.Peer) (Peer, error) {
 }
 
 func publishedToWire(p *Published) *rpcpb.Published {
-	out := &rpcpb.Published{View: uint32(p.View), TtlNs: int64(p.TTL), Evicted: p.Evicted, Members: make([]*rpcpb.Peer, 0, len(p.Members))}
+	out := &rpcpb.Published{View: uint32(p.View), TtlNs: int64(p.TTL), Evicted: p.Evicted, Unextended: p.Unextended, Members: make([]*rpcpb.Peer, 0, len(p.Members))}
 	for _, peer := range p.Members {
 		out.Members = append(out.Members, peerToWire(peer))
 	}
@@ -184,7 +184,7 @@ func publishedToWire(p *Published) *rpcpb.Published {
 // publishedFromWire checks what a member would act on: a membership that
 // contradicts itself is worse than none.
 func publishedFromWire(in *rpcpb.Published) (Published, error) {
-	p := Published{View: base.View(in.GetView()), TTL: time.Duration(in.GetTtlNs()), Evicted: in.GetEvicted()}
+	p := Published{View: base.View(in.GetView()), TTL: time.Duration(in.GetTtlNs()), Evicted: in.GetEvicted(), Unextended: in.GetUnextended()}
 	if p.TTL <= 0 || p.TTL > math.MaxInt64/2 || p.View > lease.MaxView || len(in.GetMembers()) > int(lease.MaxWorker) {
 		return Published{}, badAnswer("view %d, %d members, TTL %v", p.View, len(in.GetMembers()), p.TTL)
 	}

@@ -85,6 +85,10 @@ type Session struct {
 	// over is closed when the session is, by eviction or Leave.
 	over    chan struct{}
 	evicted chan struct{}
+	// heard is when the last renewal was sent that was answered, and unheard says that
+	// there was one after it. They are Run's.
+	heard   time.Duration
+	unheard bool
 
 	mu    sync.Mutex // guards the fields below and the writes of expiry
 	ended bool
@@ -143,7 +147,7 @@ func rest(ctx context.Context, pause time.Duration) bool {
 }
 
 func newSession(o SessionOptions, a Admission, sent time.Duration) *Session {
-	s := &Session{options: o, member: a.Member, views: make(chan Published, 1), over: make(chan struct{}), evicted: make(chan struct{})}
+	s := &Session{options: o, member: a.Member, views: make(chan Published, 1), over: make(chan struct{}), evicted: make(chan struct{}), heard: sent}
 	s.expiry.Store(fenced)
 	s.accept(a.Published, sent)
 	return s
@@ -184,8 +188,12 @@ func (s *Session) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	})
+	atOnce := false
 	for failures := 0; ctx.Err() == nil; {
-		err := s.renew(ctx, failures > 0)
+		// After the first answer, too: not it but the next one may extend.
+		again := s.unheard
+		err := s.renew(ctx, atOnce)
+		atOnce = again || err != nil
 		if errors.Is(err, errEvicted) {
 			return err
 		}
@@ -227,12 +235,16 @@ func (s *Session) renew(ctx context.Context, atOnce bool) error {
 		r.Wait = 0
 	}
 	sent := s.options.Clock()
+	if s.unheard {
+		r.Silence = max(sent-s.heard, 1)
+	}
 	call, cancel := context.WithTimeout(ctx, r.Wait+period)
 	p, err := s.options.Registry.Renew(call, r)
 	cancel()
-	if err != nil {
+	if s.unheard = err != nil; err != nil {
 		return err
 	}
+	s.heard = sent
 	if p.Evicted {
 		s.end(true)
 		return &base.Error{Kind: base.Precondition, Detail: fmt.Sprintf("worker %s, number %d, incarnation %d", s.options.Name, s.member.Worker, s.member.Incarnation), Err: errEvicted}
@@ -254,7 +266,9 @@ func (s *Session) accept(p Published, sent time.Duration) (news bool) {
 		return false
 	}
 	s.ttl = p.TTL
-	s.expiry.Store(max(s.expiry.Load(), int64(sent+p.TTL)))
+	if !p.Unextended {
+		s.expiry.Store(max(s.expiry.Load(), int64(sent+p.TTL)))
+	}
 	if p.View <= s.known {
 		return false
 	}

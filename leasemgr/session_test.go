@@ -287,62 +287,6 @@ func TestLeasemgrAway(t *testing.T) {
 	}
 }
 
-// TestLostCalls: a call that is never answered is given up early enough for
-// others before the session expires.
-func TestLostCalls(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := startManager(t, newMemory(), &seal{})
-		defer m.stop(t)
-		ways := 0
-		s := startSession(t, sessionOptions("a", &link{to: m, fault: func(back bool) (time.Duration, bool) {
-			if !back {
-				ways++
-			}
-			return 0, ways > 1 && ways%3 != 0 // two of three
-		}}))
-		defer s.stop(t)
-		for range 3000 {
-			time.Sleep(10 * time.Millisecond)
-			if left := s.left(); left < ttl/4 {
-				t.Fatalf("%v are left", left)
-			}
-		}
-	})
-}
-
-// TestCutOff: the leasemgr lives and does not hear of the member, which is out.
-func TestCutOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		data := &seal{}
-		m := startManager(t, newMemory(), data)
-		defer m.stop(t)
-		l := &link{to: m}
-		s := startSession(t, sessionOptions("a", l))
-		time.Sleep(time.Second)
-		data.checks(func(base.View) {
-			if s.left() > 0 {
-				t.Errorf("others take over, and the member has another %v", s.left())
-			}
-		})
-		l.set(nil)
-		time.Sleep(5 * time.Second)
-		if data.sealed() != 2 {
-			t.Errorf("sealed for view %d", data.sealed())
-		}
-		l.set(m)
-		<-s.Evicted()
-		s.wg.Wait()
-		if base.KindOf(s.err) != base.Precondition || s.left() > 0 {
-			t.Errorf("Run: %v, %v are left", s.err, s.left())
-		}
-		next := startSession(t, sessionOptions("a", l))
-		if next.Member() != (lease.Member{Worker: 1, Incarnation: 2}) {
-			t.Errorf("admitted again as %v", next.Member())
-		}
-		next.stop(t)
-	})
-}
-
 // TestRestartedWorkerWaits: a worker that crashed and starts again is admitted when
 // its predecessor has expired, in one view.
 func TestRestartedWorkerWaits(t *testing.T) {

@@ -111,6 +111,10 @@ type Core struct {
 	// stall is a gap between two events after which we take it that our process
 	// was paused.
 	stall time.Duration
+	// hearing is the silence after which a renewal does not extend a membership. A
+	// member that sends two renewals in a TTL/6 and loses every answer but one of
+	// three is still extended; one whose first long poll was lost is not.
+	hearing time.Duration
 
 	// now is the time of the last event.
 	now     time.Duration
@@ -138,7 +142,7 @@ type Core struct {
 // do incarnations, of which no number has ever had more than there were views.
 func New(options Options, r Record, sealed base.View, now time.Duration) (*Core, error) {
 	options.EnsureDefaults()
-	c := &Core{options: options, timeout: options.Timeout(), stall: options.TTL / 4, now: now, oldest: now,
+	c := &Core{options: options, timeout: options.Timeout(), stall: options.TTL / 4, hearing: options.TTL * 5 / 12, now: now, oldest: now,
 		names: map[string]*worker{}, numbers: map[lease.Worker]*worker{}}
 	if err := c.restore(r); err != nil {
 		return nil, err
@@ -278,14 +282,20 @@ func gone(i Instance) error {
 	return base.Errorf(base.Precondition, "this instance of worker %s was a member and is out: drop what it holds and join as a new instance", i.Name)
 }
 
-// Renew notes that a member is alive. The answer In extends its life.
-func (c *Core) Renew(m lease.Member, now time.Duration) Standing {
+// Renew notes that a member is alive. If extended, the answer In extends its life.
+//
+// A silence that is not 0 says that its sender has given up the renewal before,
+// whose answer it will never use, and how long before this one it sent the last
+// that was answered. After a long silence nothing is extended: such a member
+// may hear this answer no more than the last ones, and would be one for as long as
+// it goes on to renew, and then for a time-out.
+func (c *Core) Renew(m lease.Member, silence, now time.Duration) (s Standing, extended bool) {
 	c.observe(now)
-	s := c.Standing(m)
-	if s == In {
+	s = c.Standing(m)
+	if extended = s == In && silence <= c.hearing; extended {
 		c.numbers[m.Worker].current.renewed = c.now
 	}
-	return s
+	return s, extended
 }
 
 // Standing says where an incarnation stands, without renewing it. A member that

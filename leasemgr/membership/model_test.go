@@ -21,13 +21,29 @@ type process struct {
 	rate   float64
 	member lease.Member // once admitted, by an answer that arrived
 	left   bool         // has announced its departure, after it stopped
-	// believes is until when, by its clock, it may take itself for a member.
+	// believes is until when, by its clock, it takes itself for a member, by the
+	// answers that it has used.
 	believes float64
+	// renewal is its last one, and answered whether that was; it hears of it, or gives
+	// it up, when it sends the next.
+	renewal  int
+	answered bool
+	extended bool // it was, and was told so
+	sent     float64
 	// heard is when the leasemgr last gave it an answer that it is a member.
 	heard time.Duration
 }
 
 func (p *process) clock(now time.Duration) float64 { return float64(now) * p.rate }
+
+// mayBelieve is until when it may take itself for a member: it is not known whether
+// the answer to its last renewal has arrived.
+func (p *process) mayBelieve(ttl time.Duration) float64 {
+	if p.extended {
+		return max(p.believes, p.sent+float64(ttl))
+	}
+	return p.believes
+}
 
 // request is a message on its way to the leasemgr; it stays there after it was
 // delivered, for it may be doubled.
@@ -35,6 +51,9 @@ type request struct {
 	kind string
 	who  *process
 	sent float64 // by the clock of who
+	// renewal is its number among those of who.
+	renewal int
+	silence time.Duration
 }
 
 type model struct {
@@ -149,22 +168,30 @@ func (m *model) survives() {
 // publishes checks that whoever is out knows it: from now on others may take over.
 func (m *model) publishes(t *rapid.T) {
 	for member := range m.out {
-		if p := m.identity[member]; !p.left && p.clock(m.now) < p.believes {
+		p := m.identity[member]
+		if believes := p.mayBelieve(m.options.TTL); !p.left && p.clock(m.now) < believes {
 			t.Fatalf("view %d is published without %v, which takes itself for a member for another %v of its time",
-				m.durable.View, member, time.Duration(p.believes-p.clock(m.now)))
+				m.durable.View, member, time.Duration(believes-p.clock(m.now)))
 		}
 	}
 	m.published = m.durable.View
 }
 
 // answered notes an answer to a request of a member.
-func (m *model) answered(t *rapid.T, r request, member lease.Member) {
+func (m *model) answered(t *rapid.T, r request, member lease.Member, extended bool) {
 	if m.out[member] {
 		t.Fatalf("%s of %v, which is out, was answered as a member's", r.kind, member)
 	}
-	r.who.member = member
-	r.who.believes = max(r.who.believes, r.sent+float64(m.options.TTL))
-	r.who.heard = m.now
+	switch {
+	case r.kind == "join":
+		r.who.member = member
+		r.who.believes = max(r.who.believes, r.sent+float64(m.options.TTL))
+	case r.renewal == r.who.renewal: // else it was given up
+		r.who.answered, r.who.extended = true, r.who.extended || extended
+	}
+	if extended {
+		r.who.heard = m.now
+	}
 }
 
 func (m *model) deliver(t *rapid.T, r request) {
@@ -175,12 +202,12 @@ func (m *model) deliver(t *rapid.T, r request) {
 			if m.admitted[r.who] != member {
 				t.Fatalf("the instance %v is told that it is %v", m.admitted[r.who], member)
 			}
-			m.answered(t, r, member)
+			m.answered(t, r, member, true)
 		}
 	case "renew":
-		switch m.core.Renew(r.who.member, m.now) {
+		switch s, extended := m.core.Renew(r.who.member, r.silence, m.now); s {
 		case In:
-			m.answered(t, r, r.who.member)
+			m.answered(t, r, r.who.member, extended)
 		case Out:
 			if !m.out[r.who.member] {
 				t.Fatalf("%v was told that it is out, and a restart may bring it back", r.who.member)
@@ -231,7 +258,20 @@ func (m *model) crash(t *rapid.T) {
 }
 
 func (m *model) send(kind string, who *process) {
-	m.requests = append(m.requests, request{kind, who, who.clock(m.now)})
+	m.requests = append(m.requests, request{kind: kind, who: who, sent: who.clock(m.now)})
+}
+
+// renew sends the next renewal. An answer to the one before is heard now or never.
+func (m *model) renew(t *rapid.T, who *process) {
+	silence := time.Duration(0)
+	if who.renewal == 0 || who.answered && rapid.Bool().Draw(t, "heard") {
+		who.believes = who.mayBelieve(m.options.TTL)
+	} else {
+		silence = rapid.SampledFrom([]time.Duration{1, m.options.TTL}).Draw(t, "silence")
+	}
+	who.renewal++
+	who.answered, who.extended, who.sent = false, false, who.clock(m.now)
+	m.requests = append(m.requests, request{"renew", who, who.sent, who.renewal, silence})
 }
 
 // act does something that one of the parts may do at any moment.
@@ -287,7 +327,7 @@ func (m *model) ofProcess(t *rapid.T, what string) {
 		m.send("join", p)
 	case p.member.Worker == 0: // it does not know who it is
 	case what == "renew":
-		m.send("renew", p)
+		m.renew(t, p)
 		if rapid.Bool().Draw(t, "at once") {
 			m.deliver(t, m.requests[len(m.requests)-1])
 		}

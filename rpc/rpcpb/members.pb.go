@@ -241,7 +241,9 @@ type Published struct {
 	// ttl_ns is the life of a membership from the sending of a renewal.
 	TtlNs int64 `protobuf:"varint,3,opt,name=ttl_ns,json=ttlNs,proto3" json:"ttl_ns,omitempty"`
 	// evicted says that the asking member is out for ever.
-	Evicted       bool `protobuf:"varint,4,opt,name=evicted,proto3" json:"evicted,omitempty"`
+	Evicted bool `protobuf:"varint,4,opt,name=evicted,proto3" json:"evicted,omitempty"`
+	// unextended says that a renewal after a silence did not extend the membership.
+	Unextended    bool `protobuf:"varint,5,opt,name=unextended,proto3" json:"unextended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -300,6 +302,13 @@ func (x *Published) GetTtlNs() int64 {
 func (x *Published) GetEvicted() bool {
 	if x != nil {
 		return x.Evicted
+	}
+	return false
+}
+
+func (x *Published) GetUnextended() bool {
+	if x != nil {
+		return x.Unextended
 	}
 	return false
 }
@@ -364,7 +373,10 @@ type RenewRequest struct {
 	// known is the view that the member knows.
 	Known uint32 `protobuf:"varint,2,opt,name=known,proto3" json:"known,omitempty"`
 	// wait_ns is how long to wait for a later view than known.
-	WaitNs        int64 `protobuf:"varint,3,opt,name=wait_ns,json=waitNs,proto3" json:"wait_ns,omitempty"`
+	WaitNs int64 `protobuf:"varint,3,opt,name=wait_ns,json=waitNs,proto3" json:"wait_ns,omitempty"`
+	// silence_ns is 0 if the renewal before this one was answered. Else it was given
+	// up, and this is how long before this one the last that was answered was sent.
+	SilenceNs     int64 `protobuf:"varint,4,opt,name=silence_ns,json=silenceNs,proto3" json:"silence_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -416,6 +428,13 @@ func (x *RenewRequest) GetKnown() uint32 {
 func (x *RenewRequest) GetWaitNs() int64 {
 	if x != nil {
 		return x.WaitNs
+	}
+	return 0
+}
+
+func (x *RenewRequest) GetSilenceNs() int64 {
+	if x != nil {
+		return x.SilenceNs
 	}
 	return 0
 }
@@ -674,19 +693,24 @@ const file_members_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x1a\n" +
 	"\bprovider\x18\x04 \x01(\tR\bprovider\x12\x12\n" +
-	"\x04zone\x18\x05 \x01(\tR\x04zone\"{\n" +
+	"\x04zone\x18\x05 \x01(\tR\x04zone\"\x9b\x01\n" +
 	"\tPublished\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\rR\x04view\x12)\n" +
 	"\amembers\x18\x02 \x03(\v2\x0f.tenure.v1.PeerR\amembers\x12\x15\n" +
 	"\x06ttl_ns\x18\x03 \x01(\x03R\x05ttlNs\x12\x18\n" +
-	"\aevicted\x18\x04 \x01(\bR\aevicted\"l\n" +
+	"\aevicted\x18\x04 \x01(\bR\aevicted\x12\x1e\n" +
+	"\n" +
+	"unextended\x18\x05 \x01(\bR\n" +
+	"unextended\"l\n" +
 	"\tAdmission\x12+\n" +
 	"\x06member\x18\x01 \x01(\v2\x13.tenure.v1.MemberIdR\x06member\x122\n" +
-	"\tpublished\x18\x02 \x01(\v2\x14.tenure.v1.PublishedR\tpublished\"j\n" +
+	"\tpublished\x18\x02 \x01(\v2\x14.tenure.v1.PublishedR\tpublished\"\x89\x01\n" +
 	"\fRenewRequest\x12+\n" +
 	"\x06member\x18\x01 \x01(\v2\x13.tenure.v1.MemberIdR\x06member\x12\x14\n" +
 	"\x05known\x18\x02 \x01(\rR\x05known\x12\x17\n" +
-	"\await_ns\x18\x03 \x01(\x03R\x06waitNs\"\f\n" +
+	"\await_ns\x18\x03 \x01(\x03R\x06waitNs\x12\x1d\n" +
+	"\n" +
+	"silence_ns\x18\x04 \x01(\x03R\tsilenceNs\"\f\n" +
 	"\n" +
 	"LeaveReply\"=\n" +
 	"\fStateRequest\x12\x14\n" +
