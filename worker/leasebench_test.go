@@ -162,28 +162,31 @@ func echo(b *testing.B) func() {
 	}
 }
 
-// BenchmarkHotKey is one key that all clients add to: of one worker, and as many
-// clients spread over four. Memory has a disk that never waits. On a disk a worker
-// that is alone syncs what all clients have done at once, and each of four what its
-// own have: the lease leaves it only when that is durable.
+// BenchmarkHotKey is one key that all clients add to: those of one worker; as many
+// spread over four; and as many on each of four. Memory has a disk that never waits.
+// On a disk a worker that is alone syncs what all clients have done at once, and each
+// of four what its own have: the lease leaves it only when that is durable.
 func BenchmarkHotKey(b *testing.B) {
 	onProviders(b, func(b *testing.B, open func(string) (rdma.Provider, error)) {
 		for _, disk := range []string{"memory", "disk"} {
 			for _, clients := range []int{16, 64, 256} {
-				b.Run(fmt.Sprintf("%s/%d clients", disk, clients), func(b *testing.B) {
-					var fs vfs.FS = vfs.NewMem()
-					dir := "db"
-					if disk == "disk" {
-						fs, dir = vfs.Default, b.TempDir()
-					}
-					hotKey(b, clusterOver(b, 4, open, fs, dir), clients)
-				})
+				for what, each := range map[string]int{"spread": clients / 4, "each": clients} {
+					b.Run(fmt.Sprintf("%s/%d clients/%s", disk, clients, what), func(b *testing.B) {
+						var fs vfs.FS = vfs.NewMem()
+						dir := "db"
+						if disk == "disk" {
+							fs, dir = vfs.Default, b.TempDir()
+						}
+						hotKey(b, clusterOver(b, 4, open, fs, dir), clients, each)
+					})
+				}
 			}
 		}
 	})
 }
 
-func hotKey(b *testing.B, c *cluster, clients int) {
+// hotKey has a number of clients on one worker, and then each on four.
+func hotKey(b *testing.B, c *cluster, clients, each int) {
 	const transactions = 8000
 	var one, four time.Duration
 	var n int
@@ -195,7 +198,7 @@ func hotKey(b *testing.B, c *cluster, clients int) {
 		syncs[0] = c.engine.Syncs()
 		one += duration(func() { c.hammer([]lease.Worker{1}, clients, transactions, add(fmt.Sprint("one", n))) })
 		syncs[1] = c.engine.Syncs()
-		four += duration(func() { c.hammer([]lease.Worker{1, 2, 3, 4}, clients/4, transactions, add(fmt.Sprint("four", n))) })
+		four += duration(func() { c.hammer([]lease.Worker{1, 2, 3, 4}, each, transactions, add(fmt.Sprint("four", n))) })
 		syncs[2] = c.engine.Syncs()
 		oneSyncs += syncs[1] - syncs[0]
 		fourSyncs += syncs[2] - syncs[1]
