@@ -41,15 +41,14 @@ type Change struct {
 	// the phase before and after, a second.
 	Before float64 `json:"before_per_second"`
 	After  float64 `json:"after_per_second"`
-	// Settled is from the event's beginning until throughput stayed within a tenth
-	// of After to the end of the phase, by means of four windows; Raw by single
-	// windows, and Usual how much of the windows of the second half are within that.
-	Settled time.Duration `json:"settled_ns"`
-	Raw     time.Duration `json:"settled_raw_ns"`
-	Usual   float64       `json:"usual"`
-	// Reached is until the first mean of four windows that is not more than a tenth
-	// below After.
+	// Back is the mean from 5 s after the event's beginning to half of the phase, as
+	// a fraction of After; 0 if half of the phase is not longer than that.
+	Back float64 `json:"back"`
+	// Reached is from the event's beginning until the first mean of four windows that
+	// is not more than a tenth below After, Settled until all are within a tenth of it,
+	// to the end of the phase: the noise of the machine decides that, see Calm.
 	Reached time.Duration `json:"reached_ns"`
+	Settled time.Duration `json:"settled_ns"`
 	// Least is the lowest window of the phase after, a second.
 	Least float64 `json:"least_per_second"`
 }
@@ -182,7 +181,7 @@ func (g *Growth) judge(c *Change, end int, window time.Duration) {
 	c.Before = level(g.Windows[c.Window-phase/2 : c.Window])
 	after := g.Windows[c.Window:end]
 	c.After, c.Least = level(after[phase/2:]), slices.Min(after)
-	c.Raw = time.Duration(settled(after, c.After)) * window
+	c.Back = mean(after[min(int(askReturn/window), phase/2):phase/2]) / c.After
 	means := meansOf(after)
 	c.Settled = time.Duration(settled(means, c.After)) * window
 	reached := slices.IndexFunc(means, func(x float64) bool { return x >= (1-within)*c.After })
@@ -190,23 +189,21 @@ func (g *Growth) judge(c *Change, end int, window time.Duration) {
 		reached = phase
 	}
 	c.Reached = time.Duration(reached) * window
-	near := 0
-	for _, x := range after[phase/2:] {
-		if math.Abs(x-c.After) <= within*c.After {
-			near++
-		}
+}
+
+// mean of windows, 0 of none.
+func mean(windows []float64) float64 {
+	sum := 0.0
+	for _, x := range windows {
+		sum += x
 	}
-	c.Usual = float64(near) / float64(phase-phase/2)
+	return sum / float64(max(1, len(windows)))
 }
 
 // meansOf are the means of each run of windows.
 func meansOf(windows []float64) (means []float64) {
 	for i := range len(windows) - smooth + 1 {
-		sum := 0.0
-		for _, x := range windows[i : i+smooth] {
-			sum += x
-		}
-		means = append(means, sum/smooth)
+		means = append(means, mean(windows[i:i+smooth]))
 	}
 	return means
 }

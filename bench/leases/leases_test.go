@@ -238,10 +238,15 @@ func TestSettled(t *testing.T) {
 			t.Errorf("%v settle at %d, want %d", c.windows, got, c.want)
 		}
 	}
+	back := Growth{Windows: []float64{1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 18, 20, 20, 20, 20, 20, 20}}
+	back.Join.Window = 6
+	if back.judge(&back.Join, len(back.Windows), time.Second); back.Join.Back != 0.9 {
+		t.Errorf("back at %v", back.Join.Back)
+	}
 	g := Growth{Windows: []float64{10, 10, 10, 10, 0, 0, 20, 20, 20, 20, 20, 20}}
 	g.Join.Window = 4
 	g.judge(&g.Join, len(g.Windows), time.Second)
-	if want := (Change{Window: 4, Before: 10, After: 20, Settled: 2 * time.Second, Raw: 2 * time.Second, Reached: 2 * time.Second, Usual: 1, Least: 0}); g.Join != want {
+	if want := (Change{Window: 4, Before: 10, After: 20, Settled: 2 * time.Second, Reached: 2 * time.Second, Least: 0}); g.Join != want {
 		t.Errorf("%+v, want %+v", g.Join, want)
 	}
 }
