@@ -54,7 +54,7 @@ for i in 1 2 3; do
   start "worker-$i" bin/worker --leasemgr "127.0.0.1:$port" --name "worker-$i" --provider "${PROVIDER-}" --cache "$data/cache-$i"
 done
 for i in 1 2; do
-  start "gateway-$i" bin/gateway --leasemgr "127.0.0.1:$port" --listen "127.0.0.1:$((http + i - 1))" --cache "$data/cache-gateway-$i"
+  start "gateway-$i" bin/gateway --leasemgr "127.0.0.1:$port" --http "127.0.0.1:$((http + i - 1))" --cache "$data/cache-gateway-$i"
 done
 cat <<END
 try, from another terminal:

@@ -22,7 +22,10 @@
 //     TTL*(1+Drift)+Margin by our clock. Its own expiry is TTL after it sent a
 //     renewal that was answered, so it has stopped before. For this every answer
 //     that tells an instance that it is a member counts as a renewal, an answer to
-//     a repeated Join, too.
+//     a repeated Join, too; but for the answers that say that they extend nothing.
+//   - A renewal that says that its sender has heard no answer for TTL*5/12 extends
+//     nothing: a member that is heard and hears nothing goes as soon as one that is
+//     not heard either.
 //   - Once found overdue a member is not renewed again: whether it goes must not
 //     hang on which of two events is looked at first.
 //   - A restart of the leasemgr, or a pause of its process, gives every member a

@@ -8,8 +8,8 @@ import (
 // Listen are the flags of a program that serves HTTP. The token is not one of
 // them: for `tenure dev` it is the flag that every command has.
 type Listen struct {
-	// Listen is host:port; port 0 picks one.
-	Listen string `default:"127.0.0.1:8088" placeholder:"HOST:PORT" help:"Address to listen on; port 0 picks one (default ${default})."`
+	// Listen is host:port of the HTTP API; port 0 picks one. --http is the same.
+	Listen string `default:"127.0.0.1:8088" aliases:"http" placeholder:"HOST:PORT" help:"Address to listen on; port 0 picks one (default ${default})."`
 	// ReadToken allows reading only.
 	ReadToken string `placeholder:"TOKEN" env:"TENURE_READ_TOKEN" help:"Token that allows reading only."`
 	// Insecure allows other machines to connect without a token.
