@@ -88,7 +88,7 @@ type Core struct {
 func New(o Options) *Core {
 	o.EnsureDefaults()
 	return &Core{options: o, me: o.Me, ready: map[Worker]bool{}, down: map[Worker]bool{},
-		slots: newTable(o.Slots, o.Parts), words: make([]Word, o.Slots/o.Parts), blocked: map[Worker][]*slot{}}
+		slots: newTable(o.Parts), words: make([]Word, o.Slots/o.Parts), blocked: map[Worker][]*slot{}}
 }
 
 // Actions appends what there is to do to dst, in order, and forgets it.
