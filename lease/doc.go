@@ -40,7 +40,8 @@
 //   - A copy that is alive is in its holder's list of readers; the list travels
 //     with the grant. A writer has its turn only when the list is empty.
 //   - A slot leaves this worker, by grant, copy or release, only when all that
-//     was written in it is durable.
+//     was written in it is durable, as far as Core.Durable was told: where store and
+//     workers are one process, all that is appended counts.
 //   - Since the lease came at most Turns local users go before a successor that is
 //     known, or Burst of them while it would have to wait for the disk all the same.
 //   - Records and verbs of another view than the installed one change nothing.

@@ -134,7 +134,7 @@ func installOnce() func() {
 	table, s := slotOf(2)
 	body := table.AppendValues(nil, s, 256)
 	return func() {
-		if err := table.InstallValues(s, body, 64); err != nil {
+		if err := table.InstallValues(s, body, 64, 0); err != nil {
 			panic(err)
 		}
 	}

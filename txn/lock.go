@@ -275,13 +275,15 @@ func (t *Table) settle(e *Entry, woken []*Lock) []*Lock {
 }
 
 // Fill records a value that was read from the store under a lock on the entry.
-// It is ignored if the entry has a value already, which may be newer.
-func (t *Table) Fill(e *Entry, version base.Version, value []byte, present bool) {
+// It is ignored if the entry has a value already, which may be newer. Dirty is a
+// batch that is not older than what others may have written of it; 0 if all that
+// others have written is durable.
+func (t *Table) Fill(e *Entry, version base.Version, value []byte, present bool, dirty base.Number) {
 	if e.Loaded {
 		return
 	}
 	t.replace(e, version, value, present)
-	e.Dirty = t.floor
+	e.Dirty = max(t.floor, dirty)
 }
 
 // Install records a committed write of batch n. The caller holds the entry

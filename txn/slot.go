@@ -110,8 +110,9 @@ const (
 // AppendValues appends to dst the values of a slot that are known here, at most
 // limit bytes and at most 1,024 values; also of keys that are known to be absent.
 // The ones used last come first. What does not fit is left out: the receiver
-// reads it from the store. The caller has made sure that all of them are
-// durable. It allocates only what dst needs to grow.
+// reads it from the store. The caller has made sure that the receiver may have
+// them: that they are durable, or that it knows by when. It allocates only what dst
+// needs to grow.
 func (t *Table) AppendValues(dst []byte, s base.Slot, limit int) []byte {
 	start, values := len(dst), 0
 	for e := t.slots[s]; e != nil && values < maxSlotValues; e = e.next {
@@ -166,8 +167,9 @@ func uvarintSize(n uint64) int {
 }
 
 // InstallValues replaces whatever is known of a slot by the values that came
-// with its lease, in a body that AppendValues made elsewhere. They are durable.
-// The values are copied: body remains the caller's.
+// with its lease, in a body that AppendValues made elsewhere. Dirty is a batch that
+// is not older than those that wrote them, 0 if they are durable. The values are
+// copied: body remains the caller's.
 //
 // The body is not trusted. The error says what is wrong with it: it is cut off,
 // a key is not valid or not of the slot or there twice, a value has more than
@@ -175,7 +177,7 @@ func uvarintSize(n uint64) int {
 // slot, as after Forget, and everything is read from the store.
 //
 // An entry in use is filled too: what Forget says of its fields holds here.
-func (t *Table) InstallValues(s base.Slot, body []byte, maxValue int) error {
+func (t *Table) InstallValues(s base.Slot, body []byte, maxValue int, dirty base.Number) error {
 	t.Forget(s)
 	var few [8]arrival
 	arrivals, err := decodeValues(few[:0], s, body, maxValue, maxSlotValues)
@@ -192,6 +194,7 @@ func (t *Table) InstallValues(s base.Slot, body []byte, maxValue int) error {
 			value = append(make([]byte, 0, len(a.value)), a.value...)
 		}
 		t.replace(e, a.version, value, a.present)
+		e.Dirty = dirty
 		if t.entries > before {
 			t.linkIdle(e)
 		}

@@ -116,7 +116,7 @@ func (m *tableMachine) visit(t *rapid.T) {
 	}
 	kept := m.fitting(s, limit)
 	there := NewTable(1 << 20)
-	if err := there.InstallValues(s, body[6:], 200); err != nil {
+	if err := there.InstallValues(s, body[6:], 200, 0); err != nil {
 		t.Fatal(err)
 	}
 	clear(body)
@@ -141,7 +141,7 @@ func (m *tableMachine) visit(t *rapid.T) {
 		}
 	}
 	m.lose(s)
-	if err := m.table.InstallValues(s, there.AppendValues(nil, s, 1<<20), 200); err != nil {
+	if err := m.table.InstallValues(s, there.AppendValues(nil, s, 1<<20), 200, 0); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range slices.Backward(kept) {

@@ -47,7 +47,7 @@ func hold(t *Table, k base.Key, version base.Version, value string, present ...b
 		panic("nobody may have " + k.String())
 	}
 	l.Entry.Loaded = false
-	t.Fill(l.Entry, version, []byte(value), !slices.Contains(present, false))
+	t.Fill(l.Entry, version, []byte(value), !slices.Contains(present, false), 0)
 	return func() { t.Release(l, nil) }
 }
 
@@ -111,7 +111,7 @@ func TestAppendValuesIsBounded(t *testing.T) {
 	for i := range maxSlotValues + 1 {
 		l := &Lock{Key: base.Key{Table: "t", Key: fmt.Sprint(i)}, Slot: s, Mode: Exclusive}
 		table.Acquire(l, false)
-		table.Fill(l.Entry, 1, nil, true)
+		table.Fill(l.Entry, 1, nil, true, 0)
 	}
 	body := table.AppendValues(nil, s, 1<<20)[1:]
 	n := 0
@@ -171,7 +171,7 @@ func TestInstallValuesRefuses(t *testing.T) {
 			table := NewTable(1 << 20)
 			hold(table, a, 3, "old")()
 			defer hold(table, b, 3, "old")()
-			err := table.InstallValues(s, test.body, 10)
+			err := table.InstallValues(s, test.body, 10, 0)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("the error is %v, want %q", err, test.want)
 			}
@@ -181,7 +181,7 @@ func TestInstallValuesRefuses(t *testing.T) {
 		})
 	}
 	table := NewTable(1 << 20)
-	if err := table.InstallValues(s, wire(good...), 10); err != nil {
+	if err := table.InstallValues(s, wire(good...), 10, 0); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := contents(table, s), fmt.Sprintf("%v=xy v4; %v absent v4; ", a, b); got != want {
@@ -204,7 +204,7 @@ func TestInstallValuesRefusesEveryCut(t *testing.T) {
 	body := table.AppendValues(nil, s, 1<<10)
 	ends := []int{0, 1, len(body) - one + 1, len(body)}
 	for n := range len(body) + 1 {
-		if err := table.InstallValues(s, body[:n:n], 200); (err == nil) != slices.Contains(ends, n) {
+		if err := table.InstallValues(s, body[:n:n], 200, 0); (err == nil) != slices.Contains(ends, n) {
 			t.Errorf("%d of %d bytes: %v", n, len(body), err)
 		}
 	}
@@ -226,7 +226,7 @@ func TestValuesRoundTrip(t *testing.T) {
 			hold(here, k, version, value, present)()
 		}
 		body := here.AppendValues(nil, s, 1<<20)
-		if err := there.InstallValues(s, body, 1<<20); err != nil {
+		if err := there.InstallValues(s, body, 1<<20, 0); err != nil {
 			t.Fatal(err)
 		}
 		again := there.AppendValues(nil, s, len(body))
@@ -248,7 +248,7 @@ func TestForgetTakesValuesFromHolders(t *testing.T) {
 	l, waiter := &Lock{Key: k, Slot: s, Mode: Exclusive}, &Lock{Key: k, Slot: s, Mode: Shared}
 	table.Acquire(l, false)
 	table.Acquire(waiter, true)
-	table.Fill(l.Entry, 4, []byte("four"), true)
+	table.Fill(l.Entry, 4, []byte("four"), true, 0)
 	table.Install(l.Entry, 5, []byte("five"), true, 17)
 	value := l.Entry.Value
 	table.Forget(s)
@@ -259,11 +259,11 @@ func TestForgetTakesValuesFromHolders(t *testing.T) {
 	if l.Entry.Era != 2 {
 		t.Errorf("a load that began between two Forgets is not known as old: era %d", l.Entry.Era)
 	}
-	table.Fill(l.Entry, 9, []byte("nine"), true)
+	table.Fill(l.Entry, 9, []byte("nine"), true, 0)
 	if l.Entry.Version != 9 || l.Entry.Dirty != 17 {
 		t.Errorf("the store may show batch 17 before it is durable: the entry has version %d, dirty %d", l.Entry.Version, l.Entry.Dirty)
 	}
-	if err := table.InstallValues(s, wire(1, len(k.Key), "t", k.Key, 20, 1), 10); err != nil {
+	if err := table.InstallValues(s, wire(1, len(k.Key), "t", k.Key, 20, 1), 10, 0); err != nil {
 		t.Fatal(err)
 	}
 	if e := l.Entry; !e.Loaded || e.Version != 20 || e.Dirty != 0 || e.Era != 3 {
@@ -333,7 +333,7 @@ func FuzzInstallValues(f *testing.F) {
 		if other != used {
 			hold(table, other, 3, "idle")()
 		}
-		err := table.InstallValues(s, body, 8)
+		err := table.InstallValues(s, body, 8, 0)
 		first := bytes.Clone(table.AppendValues(nil, s, 1<<20))
 		if err != nil && len(first) > 0 {
 			t.Fatalf("%v, and %d bytes are kept", err, len(first))
@@ -343,7 +343,7 @@ func FuzzInstallValues(f *testing.F) {
 		}
 		clear(body)
 		there := NewTable(1 << 20)
-		if err := there.InstallValues(s, first, 8); err != nil {
+		if err := there.InstallValues(s, first, 8, 0); err != nil {
 			t.Fatal(err)
 		}
 		if again := there.AppendValues(nil, s, 1<<20); !bytes.Equal(first, again) {

@@ -210,7 +210,7 @@ func (m *tableMachine) use(t *rapid.T) {
 		return
 	}
 	l := k.requests[i].lock
-	m.table.Fill(l.Entry, k.version, []byte(k.value), k.present)
+	m.table.Fill(l.Entry, k.version, []byte(k.value), k.present, 0)
 	k.loaded = true
 	if rapid.Bool().Draw(t, "write") && k.requests[i].mode != Shared {
 		m.batch++
@@ -355,7 +355,7 @@ func TestTableRefusesALostVersion(t *testing.T) {
 	k := base.Key{Table: "t", Key: "a"}
 	l := &Lock{Key: k, Slot: k.Slot(), Mode: Exclusive}
 	table.Acquire(l, false)
-	table.Fill(l.Entry, 4, []byte("x"), true)
+	table.Fill(l.Entry, 4, []byte("x"), true, 0)
 	for _, version := range []base.Version{3, 4, 6} {
 		func() {
 			defer func() {

@@ -239,7 +239,7 @@ func (w *world) run(out *strings.Builder, words []string) {
 		w.sayWoken(say, woken)
 	case "fill": // fill T key version=N value=V: what the store has
 		l := w.actor(args.words[0]).lock(args.words[1])
-		w.table.Fill(l.Entry, base.Version(args.number("version")), []byte(args.options["value"]), true)
+		w.table.Fill(l.Entry, base.Version(args.number("version")), []byte(args.options["value"]), true, 0)
 		w.sayEntry(say, args.words[1])
 	case "install": // install T key version=N value=V batch=N
 		l := w.actor(args.words[0]).lock(args.words[1])

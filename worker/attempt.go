@@ -259,10 +259,11 @@ func (inv *invocation) fetch(sh *shard, a *txn.Access, era uint32) error {
 			return base.Errorf(base.Internal, "key %v: %v", a.Key, err)
 		}
 	}
+	dirty := inv.w.foreign()
 	sh.lock()
 	defer sh.unlock()
 	if a.Entry.Era == era {
-		sh.table.Fill(a.Entry, version, value, present)
+		sh.table.Fill(a.Entry, version, value, present, dirty)
 	}
 	return nil
 }

@@ -62,7 +62,18 @@ func openProvider(string) (rdma.Provider, error) {
 
 func openTCP(string) (rdma.Provider, error) { return tcp.Open(tcp.Options{}) }
 
-// newCluster starts n workers over a store in memory.
+// oneFate is for workers that share theirs with the store.
+func oneFate(yes bool) *worker.Cluster { return &worker.Cluster{OneFate: yes} }
+
+// eachFate runs a test over workers that may die alone, and over such of one fate
+// with the store.
+func eachFate(t *testing.T, test func(t *testing.T, fate *worker.Cluster)) {
+	t.Run("fates of their own", func(t *testing.T) { test(t, oneFate(false)) })
+	t.Run("one fate", func(t *testing.T) { test(t, oneFate(true)) })
+}
+
+// newCluster starts n workers over a store in memory. Of opt.Cluster it takes the
+// fate; nil: they may die alone.
 func newCluster(t testing.TB, n int, opt worker.Options, fns handlers) *cluster {
 	t.Helper()
 	c := &cluster{members: map[lease.Worker]*member{}, options: opt, open: openProvider}
@@ -92,7 +103,7 @@ func (c *cluster) start(id lease.Member) *member {
 	opt := c.options
 	opt.Name = name
 	m.current.Store(true)
-	opt.Cluster = &worker.Cluster{Views: m.views, Current: m.current.Load}
+	opt.Cluster = &worker.Cluster{Views: m.views, Current: m.current.Load, OneFate: c.options.Cluster != nil && c.options.Cluster.OneFate}
 	opt.Cluster.Leases.Me, opt.Cluster.Leases.Peers = id, &c.peers
 	opt.Cluster.Leases.Mesh.Provider = m.provider
 	if m.w, err = worker.New(opt, c.engine); err != nil {
@@ -208,11 +219,13 @@ func TestStrictSerializabilityOverWorkers(t *testing.T) {
 	if testing.Short() {
 		operations = 5_000
 	}
-	c := newCluster(t, 3, worker.Options{}, players())
-	if report := runHistory(t, c.bed, operations); len(report.Anomalies) > 0 {
-		t.Errorf("the history is not strictly serializable:\n%v", report)
-	}
-	c.log()
+	eachFate(t, func(t *testing.T, fate *worker.Cluster) {
+		c := newCluster(t, 3, worker.Options{Cluster: fate}, players())
+		if report := runHistory(t, c.bed, operations); len(report.Anomalies) > 0 {
+			t.Errorf("the history is not strictly serializable:\n%v", report)
+		}
+		c.log()
+	})
 }
 
 // log writes down what the workers did.
@@ -230,18 +243,20 @@ func TestStrictSerializabilityOverViews(t *testing.T) {
 	if testing.Short() {
 		operations = 5_000
 	}
-	c := newCluster(t, 3, worker.Options{Timeout: time.Second}, players())
-	stop := make(chan struct{})
-	var changing sync.WaitGroup
-	changing.Go(func() { c.change(stop) })
-	c.calm = sync.OnceFunc(func() { close(stop); changing.Wait() })
-	defer c.calm()
-	report := runHistory(t, c.bed, operations)
-	if len(report.Anomalies) > 0 {
-		t.Errorf("the history is not strictly serializable:\n%v", report)
-	}
-	c.log()
-	t.Logf("%d views", c.view.View)
+	eachFate(t, func(t *testing.T, fate *worker.Cluster) {
+		c := newCluster(t, 3, worker.Options{Timeout: time.Second, Cluster: fate}, players())
+		stop := make(chan struct{})
+		var changing sync.WaitGroup
+		changing.Go(func() { c.change(stop) })
+		c.calm = sync.OnceFunc(func() { close(stop); changing.Wait() })
+		defer c.calm()
+		report := runHistory(t, c.bed, operations)
+		if len(report.Anomalies) > 0 {
+			t.Errorf("the history is not strictly serializable:\n%v", report)
+		}
+		c.log()
+		t.Logf("%d views", c.view.View)
+	})
 }
 
 // rejoin ends an evicted member and lets it come back.

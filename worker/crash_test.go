@@ -3,6 +3,7 @@ package worker_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -10,6 +11,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
+	"github.com/tenure-faas/tenure/base"
+	"github.com/tenure-faas/tenure/lease"
 	"github.com/tenure-faas/tenure/store/pebble"
 	"github.com/tenure-faas/tenure/worker"
 )
@@ -155,5 +158,66 @@ func verifyImage(t *testing.T, i int, img image) {
 	}
 	if versions != 2*len(moved) {
 		t.Errorf("image %d (before %s): %d writes of accounts for %d transfers: one has had two effects, or none", i, img.op, versions, len(moved))
+	}
+}
+
+// TestReadsSurviveCrashes has workers write and read the same keys, so that leases
+// and copies move all the time, and takes a crash image before every write to the
+// disk: in each are all values whose readers had their answer by then.
+func TestReadsSurviveCrashes(t *testing.T) { eachFate(t, readsSurviveCrashes) }
+
+func readsSurviveCrashes(t *testing.T, fate *worker.Cluster) {
+	const workers, each, keys = 3, 80, 3
+	mem := vfs.NewCrashableMem()
+	cam := &camera{fs: mem, acked: map[string]string{}, rng: rand.New(rand.NewPCG(1, 1))}
+	c := clusterOn(t, slowly(errorfs.Wrap(mem, cam)), openTCP, workers, 1, fate, nil)
+	cam.mu.Lock()
+	cam.images = nil // of a store that is being made and has acknowledged nothing
+	cam.mu.Unlock()
+	var wg sync.WaitGroup
+	for w := lease.Worker(1); w <= workers; w++ {
+		for _, write := range []bool{true, false} {
+			wg.Go(func() {
+				for i := range each {
+					name := strconv.Itoa((int(w) + i) % keys)
+					op := worker.Op{Kind: worker.OpGet, Key: key(name)}
+					if write {
+						op = add(name)
+					}
+					r := c.on(w).ops(op)
+					if expect(t, r); r.Err != nil {
+						return
+					}
+					cam.saw(name, r.Results[0].Version)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	cam.mu.Lock() // the store goes on writing
+	images := slices.Clone(cam.images)
+	cam.mu.Unlock()
+	for _, img := range images {
+		b := openBed(t, img.fs, worker.Options{}, nil)
+		for name, seen := range img.acked {
+			if got := b.version(key(name)); int(got) < number([]byte(seen)) {
+				t.Errorf("before %s: %s is in version %d, and version %s was read", img.op, name, got, seen)
+			}
+		}
+		if err := b.engine.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(images) < 50 || len(images[len(images)-1].acked) == 0 {
+		t.Errorf("%d images: the test sees too little", len(images))
+	}
+}
+
+// saw acknowledges a version of a key.
+func (c *camera) saw(name string, v base.Version) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if before, _ := strconv.Atoi(c.acked[name]); int(v) > before {
+		c.acked[name] = strconv.Itoa(int(v))
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/tenure-faas/tenure/rdma"
 	"github.com/tenure-faas/tenure/rdma/shm"
 	"github.com/tenure-faas/tenure/store/pebble"
+	"github.com/tenure-faas/tenure/worker"
 	"github.com/tenure-faas/tenure/worker/leases"
 )
 
@@ -39,11 +40,11 @@ func onProviders(b *testing.B, bench func(b *testing.B, open func(string) (rdma.
 }
 
 // clusterOver starts n workers over a provider, with a store on a file system.
-func clusterOver(b *testing.B, n int, open func(string) (rdma.Provider, error), fs vfs.FS, dir string) *cluster {
+func clusterOver(b *testing.B, n int, open func(string) (rdma.Provider, error), fs vfs.FS, dir string, fate *worker.Cluster) *cluster {
 	b.Helper()
 	c := &cluster{members: map[lease.Worker]*member{}, open: open}
 	c.bed = &bed{t: b, pick: c.any}
-	c.options.Logger = slog.New(slog.DiscardHandler)
+	c.options.Logger, c.options.Cluster = slog.New(slog.DiscardHandler), fate
 	var err error
 	if c.engine, err = pebble.Open(pebble.Options{Dir: dir, FS: fs}); err != nil {
 		b.Fatal(err)
@@ -100,7 +101,7 @@ func back(l *leases.Leases, s base.Slot, t *leases.Turn) {
 // and what the lease alone takes, from Acquire to Wake. Echo is a bare round trip.
 func BenchmarkLeaseTransfer(b *testing.B) {
 	onProviders(b, func(b *testing.B, open func(string) (rdma.Provider, error)) {
-		c := clusterOver(b, 3, open, vfs.NewMem(), "db")
+		c := clusterOver(b, 3, open, vfs.NewMem(), "db", nil)
 		k := c.homedAt(3, "moving")
 		slot := key(k).Slot()
 		round := echo(b)
@@ -165,19 +166,20 @@ func echo(b *testing.B) func() {
 // BenchmarkHotKey is one key that all clients add to: those of one worker; as many
 // spread over four; and as many on each of four. Memory has a disk that never waits.
 // On a disk a worker that is alone syncs what all clients have done at once, and each
-// of four what its own have: the lease leaves it only when that is durable.
+// of four what its own have: the lease leaves it only when that is durable. Not so
+// those of one fate with the store, as in tenure dev.
 func BenchmarkHotKey(b *testing.B) {
 	onProviders(b, func(b *testing.B, open func(string) (rdma.Provider, error)) {
-		for _, disk := range []string{"memory", "disk"} {
+		for _, disk := range []string{"memory", "disk", "disk of one fate"} {
 			for _, clients := range []int{16, 64, 256} {
 				for what, each := range map[string]int{"spread": clients / 4, "each": clients} {
 					b.Run(fmt.Sprintf("%s/%d clients/%s", disk, clients, what), func(b *testing.B) {
 						var fs vfs.FS = vfs.NewMem()
 						dir := "db"
-						if disk == "disk" {
+						if disk != "memory" {
 							fs, dir = vfs.Default, b.TempDir()
 						}
-						hotKey(b, clusterOver(b, 4, open, fs, dir), clients, each)
+						hotKey(b, clusterOver(b, 4, open, fs, dir, oneFate(disk == "disk of one fate")), clients, each)
 					})
 				}
 			}
@@ -220,7 +222,7 @@ func BenchmarkHammeredKey(b *testing.B) {
 	for _, clients := range []int{1, 4, 32} {
 		b.Run(fmt.Sprintf("%d clients", clients), func(b *testing.B) {
 			const transactions = 240000
-			c := clusterOver(b, 3, openTCP, vfs.NewMem(), "db")
+			c := clusterOver(b, 3, openTCP, vfs.NewMem(), "db", nil)
 			smallest, n := transactions, 0
 			for b.Loop() {
 				n++

@@ -70,18 +70,23 @@ func (c *cluster) homedAt(w lease.Worker, prefix string) string {
 	}
 }
 
-// onSlowDisk starts n workers over a disk on which a sync takes a while. Without one
-// transactions never wait, and the share of a worker is what the Go scheduler
-// makes it: while all its threads are busy it looks for messages every 10 ms.
-func onSlowDisk(t testing.TB, n int) *cluster {
-	t.Helper()
-	disk := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+// slowly makes syncs of a disk take a while.
+func slowly(disk vfs.FS) vfs.FS {
+	return errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		switch op.Kind {
 		case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
 			time.Sleep(100 * time.Microsecond)
 		}
 		return nil
 	}))
+}
+
+// onSlowDisk starts n workers over a disk on which a sync takes a while. Without one
+// transactions never wait, and the share of a worker is what the Go scheduler
+// makes it: while all its threads are busy it looks for messages every 10 ms.
+func onSlowDisk(t testing.TB, n int) *cluster {
+	t.Helper()
+	disk := slowly(vfs.NewMem())
 	c := &cluster{members: map[lease.Worker]*member{}, open: openTCP}
 	c.bed = &bed{t: t, pick: c.any}
 	c.options.Logger = slog.New(slog.DiscardHandler)

@@ -147,7 +147,7 @@ func TestRTSFaaS10TornHandOver(t *testing.T) {
 	})
 	open := func(name string) (rdma.Provider, error) { return f.Open(name) }
 	var torn atomic.Int32
-	c := clusterOn(t, vfs.NewMem(), open, 3, 1, handlers{"next": func(h runtime.Host, in []byte) ([]byte, error) {
+	c := clusterOn(t, vfs.NewMem(), open, 3, 1, nil, handlers{"next": func(h runtime.Host, in []byte) ([]byte, error) {
 		v, _, err := h.Get("t", string(in))
 		if err != nil {
 			return nil, err
@@ -215,10 +215,12 @@ func TestRTSFaaS11NobodyWaitsForOthers(t *testing.T) {
 // Fault 6.12: their snapshots have no table in their keys, are overwritten by every
 // thread, and nothing reads them. Here the disk as a power failure leaves it brings
 // every table, every acknowledged outcome and one effect of each request back.
-func TestRTSFaaS12RecoveryOfAllTables(t *testing.T) {
+func TestRTSFaaS12RecoveryOfAllTables(t *testing.T) { eachFate(t, recoveryOfAllTables) }
+
+func recoveryOfAllTables(t *testing.T, fate *worker.Cluster) {
 	mem := vfs.NewCrashableMem()
 	cam := &camera{fs: mem, acked: map[string]string{}, rng: rand.New(rand.NewPCG(1, 1))}
-	c := clusterOn(t, errorfs.Wrap(mem, cam), openTCP, 3, 1, nil)
+	c := clusterOn(t, errorfs.Wrap(mem, cam), openTCP, 3, 1, fate, nil)
 	cam.mu.Lock()
 	cam.images = nil // of a store that is being made and has acknowledged nothing
 	cam.mu.Unlock()
@@ -238,7 +240,7 @@ func TestRTSFaaS12RecoveryOfAllTables(t *testing.T) {
 	cam.mu.Unlock()
 	last := len(images) - 1
 	t.Run("several workers", func(t *testing.T) {
-		recovered(t, clusterOn(t, images[last].fs.CrashClone(vfs.CrashCloneCfg{}), openTCP, 3, 2, nil).bed, images[last])
+		recovered(t, clusterOn(t, images[last].fs.CrashClone(vfs.CrashCloneCfg{}), openTCP, 3, 2, fate, nil).bed, images[last])
 	})
 	for _, img := range images {
 		b := openBed(t, img.fs, worker.Options{}, nil)

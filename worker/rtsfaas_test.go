@@ -26,12 +26,12 @@ import (
 // the fault.
 
 // clusterOn is newCluster with n workers on a disk and over verbs of the test's
-// choice, all in the same incarnation.
-func clusterOn(t testing.TB, fs vfs.FS, open func(string) (rdma.Provider, error), n int, incarnation uint32, fns handlers) *cluster {
+// choice, all in the same incarnation, of the fate of newCluster.
+func clusterOn(t testing.TB, fs vfs.FS, open func(string) (rdma.Provider, error), n int, incarnation uint32, fate *worker.Cluster, fns handlers) *cluster {
 	t.Helper()
 	c := &cluster{members: map[lease.Worker]*member{}, open: open}
 	c.bed = &bed{t: t, fns: fns, pick: c.any}
-	c.options.Logger = slog.New(slog.DiscardHandler)
+	c.options.Logger, c.options.Cluster = slog.New(slog.DiscardHandler), fate
 	var err error
 	if c.engine, err = pebble.Open(pebble.Options{Dir: "db", FS: fs, CacheBytes: 8 << 20, MemTableBytes: 4 << 20}); err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func expect(t testing.TB, r worker.Reply) {
 // and there after a power failure.
 func TestRTSFaaS1CommitReachesStore(t *testing.T) {
 	mem := vfs.NewCrashableMem()
-	c := clusterOn(t, mem, openTCP, 3, 1, nil)
+	c := clusterOn(t, mem, openTCP, 3, 1, nil, nil)
 	for round := range 9 {
 		c.on(lease.Worker(1+round%3)).set("k", strconv.Itoa(round))
 		raw, found, err := c.engine.Get(nil, store.AppendDataKey(nil, key("k")))

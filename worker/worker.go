@@ -75,6 +75,11 @@ type Cluster struct {
 	Current func() bool
 	// Views are the views to install, see leases.Leases.Run.
 	Views <-chan *lease.Members
+	// OneFate says that the store and all workers that ever use it are in this
+	// process, so that a batch is lost only with everybody who has read of it, and with
+	// all later batches of the log. Then leases and copies move before what was written
+	// under them is durable, and only answers wait for that.
+	OneFate bool
 }
 
 // EnsureDefaults replaces zero fields by their defaults.
@@ -220,7 +225,10 @@ func New(opt Options, engine store.Engine) (*Worker, error) {
 func (w *Worker) join() error {
 	o := w.opt.Cluster.Leases
 	o.Parts, o.Log, o.Relabel, o.Logger = shardCount, w.engine, w.relabel, w.opt.Logger
-	o.Values = func(part int) leases.Values { return values{w.shards[part].table, w.opt.MaxValueBytes} }
+	if w.opt.Cluster.OneFate {
+		o.Log = appendedLog{w.engine}
+	}
+	o.Values = func(part int) leases.Values { return values{w.shards[part].table, w} }
 	var err error
 	if w.leases, err = leases.New(o); err != nil {
 		return err
@@ -231,15 +239,33 @@ func (w *Worker) join() error {
 	return nil
 }
 
+// appendedLog is the log of workers of one fate: what is appended counts as durable.
+type appendedLog struct{ store.Engine }
+
+// Durable implements leases.Log.
+func (l appendedLog) Durable() base.Number { return l.Appended() }
+
+// WaitDurable implements leases.Log.
+func (l appendedLog) WaitDurable(context.Context, base.Number) error { return nil }
+
+// foreign is the newest batch that a value may be of that other workers could
+// write: one that was read from the store by now, or has arrived. 0: it is durable.
+func (w *Worker) foreign() base.Number {
+	if c := w.opt.Cluster; c == nil || !c.OneFate {
+		return 0
+	}
+	return w.engine.Appended()
+}
+
 // values are those of a shard, as leases see them.
 type values struct {
 	*txn.Table
-	max int
+	w *Worker
 }
 
 // InstallValues implements leases.Values.
 func (v values) InstallValues(s base.Slot, body []byte) error {
-	return v.Table.InstallValues(s, body, v.max)
+	return v.Table.InstallValues(s, body, v.w.opt.MaxValueBytes, v.w.foreign())
 }
 
 // Leases are those of a worker among others, for calls from the others; nil if it

@@ -188,6 +188,7 @@ func (m *member) once(ctx context.Context) (err error) {
 		Leases:  leases.Options{Me: session.Member(), Peers: &m.c.peers},
 		Current: func() bool { return session.Now() < session.Expiry() },
 		Views:   views,
+		OneFate: true, // the engine is of this process, and nobody else has it
 	}
 	opt.Cluster.Leases.Mesh.Provider = provider
 	w, err := worker.New(opt, m.c.engine)

@@ -27,7 +27,9 @@ type Values interface {
 
 // Log is what the leases need of the store.
 type Log interface {
-	// Appended is the newest batch of this worker, Durable the newest durable one.
+	// Appended is the newest batch of this worker. Durable is the newest that is
+	// durable, or that is lost only together with all that others make of it: a lease
+	// leaves when what was written under it is.
 	Appended() base.Number
 	Durable() base.Number
 	WaitDurable(ctx context.Context, n base.Number) error
