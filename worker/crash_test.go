@@ -62,6 +62,22 @@ func (c *camera) MaybeError(op errorfs.Op) error {
 
 func (c *camera) String() string { return "camera" }
 
+// made drops the images of a store that was being made: it has acknowledged
+// nothing, and Pebble cannot open one whose marker was kept and whose manifest was
+// not.
+func (c *camera) made() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.images = nil
+}
+
+// taken are the images so far: the store goes on writing.
+func (c *camera) taken() []image {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.images)
+}
+
 const crashAccounts = 6
 
 // TestCrashAtEveryWrite runs concurrent transfers and takes a crash image
@@ -75,6 +91,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cam.made()
 	if err := engine.Seal(1); err != nil {
 		t.Fatal(err)
 	}
@@ -171,9 +188,7 @@ func readsSurviveCrashes(t *testing.T, fate *worker.Cluster) {
 	mem := vfs.NewCrashableMem()
 	cam := &camera{fs: mem, acked: map[string]string{}, rng: rand.New(rand.NewPCG(1, 1))}
 	c := clusterOn(t, slowly(errorfs.Wrap(mem, cam)), openTCP, workers, 1, fate, nil)
-	cam.mu.Lock()
-	cam.images = nil // of a store that is being made and has acknowledged nothing
-	cam.mu.Unlock()
+	cam.made()
 	var wg sync.WaitGroup
 	for w := lease.Worker(1); w <= workers; w++ {
 		for _, write := range []bool{true, false} {
@@ -194,9 +209,7 @@ func readsSurviveCrashes(t *testing.T, fate *worker.Cluster) {
 		}
 	}
 	wg.Wait()
-	cam.mu.Lock() // the store goes on writing
-	images := slices.Clone(cam.images)
-	cam.mu.Unlock()
+	images := cam.taken()
 	for _, img := range images {
 		b := openBed(t, img.fs, worker.Options{}, nil)
 		for name, seen := range img.acked {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -221,9 +220,7 @@ func recoveryOfAllTables(t *testing.T, fate *worker.Cluster) {
 	mem := vfs.NewCrashableMem()
 	cam := &camera{fs: mem, acked: map[string]string{}, rng: rand.New(rand.NewPCG(1, 1))}
 	c := clusterOn(t, errorfs.Wrap(mem, cam), openTCP, 3, 1, fate, nil)
-	cam.mu.Lock()
-	cam.images = nil // of a store that is being made and has acknowledged nothing
-	cam.mu.Unlock()
+	cam.made()
 	var wg sync.WaitGroup
 	for client := range crashClients {
 		wg.Go(func() {
@@ -235,9 +232,7 @@ func recoveryOfAllTables(t *testing.T, fate *worker.Cluster) {
 		})
 	}
 	wg.Wait()
-	cam.mu.Lock() // the store goes on writing
-	images := slices.Clone(cam.images)
-	cam.mu.Unlock()
+	images := cam.taken()
 	last := len(images) - 1
 	t.Run("several workers", func(t *testing.T) {
 		recovered(t, clusterOn(t, images[last].fs.CrashClone(vfs.CrashCloneCfg{}), openTCP, 3, 2, fate, nil).bed, images[last])
