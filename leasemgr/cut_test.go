@@ -53,6 +53,13 @@ func TestAnswersCut(t *testing.T) {
 				l := &link{to: m, fault: func(back bool) (time.Duration, bool) { return 0, deaf && back }}
 				s := startSession(t, sessionOptions("a", l))
 				time.Sleep(10 * time.Second)
+				// A change of view just before: what was answered last was sent just before,
+				// too, and the next renewal just after.
+				b := joined(t, m, joiner("b", 1))
+				if err := m.Leave(t.Context(), b.Member); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
 				l.mu.Lock()
 				deaf = true
 				l.mu.Unlock()

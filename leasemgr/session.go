@@ -63,7 +63,9 @@ const (
 )
 
 // A renewal is sent TTL/renewFraction after the last one: as a long poll, so that
-// a new view arrives at once. A call may take as long again before it is given up.
+// a new view arrives at once. A call may take as long again before it is given up;
+// one that wants its answer at once, three quarters of that, so that of three calls
+// two may be lost within the silence that package membership allows.
 // At the start of a call at least TTL - TTL/6 are left, at its end TTL - 2*TTL/6:
 // as much as with renewals every TTL/3 that are answered at once.
 const renewFraction = 6
@@ -231,14 +233,15 @@ func (s *Session) renew(ctx context.Context, atOnce bool) error {
 	r := RenewRequest{Member: s.member, Known: s.known, Wait: s.ttl / renewFraction}
 	s.mu.Unlock()
 	period := r.Wait
+	limit := r.Wait + period
 	if atOnce {
-		r.Wait = 0
+		r.Wait, limit = 0, period*3/4
 	}
 	sent := s.options.Clock()
 	if s.unheard {
 		r.Silence = max(sent-s.heard, 1)
 	}
-	call, cancel := context.WithTimeout(ctx, r.Wait+period)
+	call, cancel := context.WithTimeout(ctx, limit)
 	p, err := s.options.Registry.Renew(call, r)
 	cancel()
 	if s.unheard = err != nil; err != nil {

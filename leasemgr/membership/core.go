@@ -111,9 +111,10 @@ type Core struct {
 	// stall is a gap between two events after which we take it that our process
 	// was paused.
 	stall time.Duration
-	// hearing is the silence after which a renewal does not extend a membership. A
-	// member that sends two renewals in a TTL/6 and loses every answer but one of
-	// three is still extended; one whose first long poll was lost is not.
+	// hearing is the silence after which a renewal does not extend a membership: less
+	// than that of a member that has given up a long poll (two sixths of a TTL and a
+	// pause), more than that of one that has lost two answers in a row of calls without
+	// waiting (see Session).
 	hearing time.Duration
 
 	// now is the time of the last event.
@@ -142,7 +143,7 @@ type Core struct {
 // do incarnations, of which no number has ever had more than there were views.
 func New(options Options, r Record, sealed base.View, now time.Duration) (*Core, error) {
 	options.EnsureDefaults()
-	c := &Core{options: options, timeout: options.Timeout(), stall: options.TTL / 4, hearing: options.TTL * 5 / 12, now: now, oldest: now,
+	c := &Core{options: options, timeout: options.Timeout(), stall: options.TTL / 4, hearing: options.TTL / 3, now: now, oldest: now,
 		names: map[string]*worker{}, numbers: map[lease.Worker]*worker{}}
 	if err := c.restore(r); err != nil {
 		return nil, err

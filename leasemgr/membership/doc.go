@@ -23,7 +23,7 @@
 //     renewal that was answered, so it has stopped before. For this every answer
 //     that tells an instance that it is a member counts as a renewal, an answer to
 //     a repeated Join, too; but for the answers that say that they extend nothing.
-//   - A renewal that says that its sender has heard no answer for TTL*5/12 extends
+//   - A renewal that says that its sender has heard no answer for TTL/3 extends
 //     nothing: a member that is heard and hears nothing goes as soon as one that is
 //     not heard either.
 //   - Once found overdue a member is not renewed again: whether it goes must not
