@@ -1,13 +1,16 @@
 package leasemgr_test
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/tenure-faas/tenure/base"
 	"github.com/tenure-faas/tenure/lease"
+	"github.com/tenure-faas/tenure/leasemgr"
 )
 
 // TestLostCalls: a call that is never answered is given up early enough for
@@ -130,5 +133,72 @@ func TestCutOff(t *testing.T) {
 			t.Errorf("admitted again as %v", next.Member())
 		}
 		next.stop(t)
+	})
+}
+
+// TestYield: of two sessions that cannot reach each other one ends: it has stopped
+// before the view without it, which does not wait for its time, and is admitted again
+// later.
+func TestYield(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data := &seal{}
+		m := startManager(t, newMemory(), data)
+		defer m.stop(t)
+		sessions := map[string]*leasemgr.Session{}
+		far := false
+		var ended sync.WaitGroup
+		defer ended.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		errs := map[string]error{}
+		var mu sync.Mutex
+		for _, name := range []string{"a", "b"} {
+			s, err := leasemgr.Join(ctx, sessionOptions(name, m))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sessions[name] = s
+			other := lease.Member{Worker: 3 - s.Member().Worker, Incarnation: 1}
+			s.Watch(func() []lease.Member {
+				mu.Lock()
+				defer mu.Unlock()
+				if far {
+					return []lease.Member{other}
+				}
+				return nil
+			})
+			ended.Go(func() {
+				err := s.Run(ctx)
+				mu.Lock()
+				defer mu.Unlock()
+				errs[name] = err
+			})
+		}
+		time.Sleep(5 * time.Second)
+		mu.Lock()
+		far = true
+		mu.Unlock()
+		start, out := time.Now(), time.Duration(0)
+		data.checks(func(base.View) {
+			out = time.Since(start)
+			if left := sessions["b"].Expiry() - sessions["b"].Now(); left > 0 {
+				t.Errorf("others take over, and the member has another %v", left)
+			}
+		})
+		time.Sleep(4 * time.Second)
+		if out == 0 || out > 2500*time.Millisecond {
+			t.Errorf("out %v after the link broke", out)
+		}
+		mu.Lock() // not while anything waits for time
+		err, over := errs["a"]
+		if over || base.KindOf(errs["b"]) != base.Precondition {
+			t.Errorf("Run of a: %v (%t), of b: %v", err, over, errs["b"])
+		}
+		mu.Unlock()
+		start = time.Now()
+		again, err := leasemgr.Join(ctx, sessionOptions("b", m))
+		if err != nil || again.Member() != (lease.Member{Worker: 2, Incarnation: 2}) || time.Since(start) < 2*time.Second {
+			t.Errorf("admitted again as %v after %v, %v", again.Member(), time.Since(start), err)
+		}
 	})
 }

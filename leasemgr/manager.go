@@ -307,7 +307,7 @@ func (m *Manager) Join(ctx context.Context, r JoinRequest) (Admission, error) {
 // Renew implements Registry.
 func (m *Manager) Renew(ctx context.Context, r RenewRequest) (Published, error) {
 	m.mu.Lock()
-	_, extended := m.core.Renew(r.Member, r.Silence, m.options.Clock())
+	extended := m.renew(&r)
 	m.mu.Unlock()
 	var p Published
 	// A member that waits for the disk gets its answer later than it asked for.
@@ -325,6 +325,9 @@ func (m *Manager) Renew(ctx context.Context, r RenewRequest) (Published, error) 
 			return true, nil
 		case standing == membership.In:
 			p.Unextended = !extended
+			if p.Yield = m.core.Yields(r.Member); p.Yield {
+				return true, nil
+			}
 			return late || wait == 0 || p.View > r.Known, nil
 		case late:
 			return false, base.Errorf(base.Unavailable, "a view without worker %d, incarnation %d, is being decided", r.Member.Worker, r.Member.Incarnation)
@@ -336,6 +339,18 @@ func (m *Manager) Renew(ctx context.Context, r RenewRequest) (Published, error) 
 		return Published{}, err
 	}
 	return p, nil
+}
+
+// renew tells the core, and the member that is to leave if it has found one. The
+// caller holds the mutex.
+func (m *Manager) renew(r *RenewRequest) (extended bool) {
+	_, extended, loser := m.core.Renew(r.Member, r.Silence, r.Unreachable, m.options.Clock())
+	if loser != nil {
+		m.options.Logger.Warn("a worker is asked to leave: between it and others there is no link", "worker", loser.Name)
+		close(m.changed)
+		m.changed = make(chan struct{})
+	}
+	return extended
 }
 
 // Leave implements Registry.

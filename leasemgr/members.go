@@ -34,6 +34,9 @@ type Published struct {
 	// Unextended says that the renewal did not extend the membership: see
 	// RenewRequest.Silence.
 	Unextended bool
+	// Yield asks the member to leave at once: between it and another member there is
+	// no link, and what both want waits. It is not extended any more.
+	Yield bool
 }
 
 // Lease returns the view in the form that the lease protocol uses, with homes.
@@ -69,6 +72,8 @@ type RenewRequest struct {
 	// not extend the membership; once its answer was heard, the next one does. So the
 	// leasemgr does not keep a member alive that it hears and that hears nothing.
 	Silence time.Duration
+	// Unreachable are the members to which this one has no link, for some time.
+	Unreachable []lease.Member
 }
 
 // Registry is the leasemgr as its members use it: a *Manager in the same

@@ -47,7 +47,16 @@ func (s *membersServer) Renew(ctx context.Context, in *rpcpb.RenewRequest) (*rpc
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.manager.Renew(ctx, RenewRequest{Member: member, Known: base.View(in.GetKnown()), Wait: time.Duration(in.GetWaitNs()), Silence: time.Duration(in.GetSilenceNs())})
+	if len(in.GetUnreachable()) > int(lease.MaxWorker) {
+		return nil, base.Invalidf("unreachable", "%d members, there are at most %d", len(in.GetUnreachable()), lease.MaxWorker)
+	}
+	unreachable := make([]lease.Member, len(in.GetUnreachable()))
+	for i, x := range in.GetUnreachable() {
+		if unreachable[i], err = memberFromWire(x); err != nil {
+			return nil, err
+		}
+	}
+	p, err := s.manager.Renew(ctx, RenewRequest{Member: member, Known: base.View(in.GetKnown()), Wait: time.Duration(in.GetWaitNs()), Silence: time.Duration(in.GetSilenceNs()), Unreachable: unreachable})
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +118,11 @@ func (c *Client) Join(ctx context.Context, r JoinRequest) (Admission, error) {
 
 // Renew implements Registry.
 func (c *Client) Renew(ctx context.Context, r RenewRequest) (Published, error) {
-	out, err := c.members.Renew(ctx, &rpcpb.RenewRequest{Member: memberToWire(r.Member), Known: uint32(r.Known), WaitNs: int64(r.Wait), SilenceNs: int64(r.Silence)})
+	in := &rpcpb.RenewRequest{Member: memberToWire(r.Member), Known: uint32(r.Known), WaitNs: int64(r.Wait), SilenceNs: int64(r.Silence)}
+	for _, x := range r.Unreachable {
+		in.Unreachable = append(in.Unreachable, memberToWire(x))
+	}
+	out, err := c.members.Renew(ctx, in)
 	if err != nil {
 		return Published{}, err
 	}
@@ -174,7 +187,7 @@ func peerFromWire(in *rpcpb.Peer) (Peer, error) {
 }
 
 func publishedToWire(p *Published) *rpcpb.Published {
-	out := &rpcpb.Published{View: uint32(p.View), TtlNs: int64(p.TTL), Evicted: p.Evicted, Unextended: p.Unextended, Members: make([]*rpcpb.Peer, 0, len(p.Members))}
+	out := &rpcpb.Published{View: uint32(p.View), TtlNs: int64(p.TTL), Evicted: p.Evicted, Unextended: p.Unextended, Yield: p.Yield, Members: make([]*rpcpb.Peer, 0, len(p.Members))}
 	for _, peer := range p.Members {
 		out.Members = append(out.Members, peerToWire(peer))
 	}
@@ -184,7 +197,7 @@ func publishedToWire(p *Published) *rpcpb.Published {
 // publishedFromWire checks what a member would act on: a membership that
 // contradicts itself is worse than none.
 func publishedFromWire(in *rpcpb.Published) (Published, error) {
-	p := Published{View: base.View(in.GetView()), TTL: time.Duration(in.GetTtlNs()), Evicted: in.GetEvicted(), Unextended: in.GetUnextended()}
+	p := Published{View: base.View(in.GetView()), TTL: time.Duration(in.GetTtlNs()), Evicted: in.GetEvicted(), Unextended: in.GetUnextended(), Yield: in.GetYield()}
 	if p.TTL <= 0 || p.TTL > math.MaxInt64/2 || p.View > lease.MaxView || len(in.GetMembers()) > int(lease.MaxWorker) {
 		return Published{}, badAnswer("view %d, %d members, TTL %v", p.View, len(in.GetMembers()), p.TTL)
 	}

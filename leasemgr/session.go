@@ -74,7 +74,7 @@ const renewFraction = 6
 const fenced = math.MinInt64 / 2
 
 // errEvicted ends Run.
-var errEvicted = errors.New("it is no member any more: it did not renew in time, or has left")
+var errEvicted = errors.New("it is no member any more: it did not renew in time, has left, or had to")
 
 // Session is the membership of one instance: Join makes it, Run keeps it alive.
 // A leasemgr that is down stops neither, until Expiry passes.
@@ -87,6 +87,8 @@ type Session struct {
 	// over is closed when the session is, by eviction or Leave.
 	over    chan struct{}
 	evicted chan struct{}
+	// unreachable is Watch's.
+	unreachable func() []lease.Member
 	// heard is when the last renewal was sent that was answered, and unheard says that
 	// there was one after it. They are Run's.
 	heard   time.Duration
@@ -176,6 +178,10 @@ func (s *Session) Views() <-chan Published { return s.views }
 // member is out, for ever: drop everything, and join as a new instance.
 func (s *Session) Evicted() <-chan struct{} { return s.evicted }
 
+// Watch makes each renewal tell which members this one cannot reach. Call it before
+// Run, which calls f; f must not block.
+func (s *Session) Watch(f func() []lease.Member) { s.unreachable = f }
+
 // Run renews the membership until ctx ends or Leave is called, then it returns
 // nil. An error, of kind Precondition, means eviction. After the end of ctx the
 // member expires by itself. Call it once.
@@ -241,6 +247,9 @@ func (s *Session) renew(ctx context.Context, atOnce bool) error {
 	if s.unheard {
 		r.Silence = max(sent-s.heard, 1)
 	}
+	if s.unreachable != nil {
+		r.Unreachable = s.unreachable()
+	}
 	call, cancel := context.WithTimeout(ctx, limit)
 	p, err := s.options.Registry.Renew(call, r)
 	cancel()
@@ -248,6 +257,10 @@ func (s *Session) renew(ctx context.Context, atOnce bool) error {
 		return err
 	}
 	s.heard = sent
+	if p.Yield && !p.Evicted {
+		s.yield(ctx)
+		return &base.Error{Kind: base.Precondition, Detail: fmt.Sprintf("worker %s, number %d, incarnation %d: between it and another worker there is no link", s.options.Name, s.member.Worker, s.member.Incarnation), Err: errEvicted}
+	}
 	if p.Evicted {
 		s.end(true)
 		return &base.Error{Kind: base.Precondition, Detail: fmt.Sprintf("worker %s, number %d, incarnation %d", s.options.Name, s.member.Worker, s.member.Incarnation), Err: errEvicted}
@@ -258,6 +271,25 @@ func (s *Session) renew(ctx context.Context, atOnce bool) error {
 		}
 	}
 	return nil
+}
+
+// Who yields stops, waits until what has looked at Expiry before is over, as the
+// leasemgr waits in Options.Margin, and then says so, for a while.
+const (
+	yieldPause = 200 * time.Millisecond
+	yieldWait  = 5 * time.Second
+)
+
+func (s *Session) yield(ctx context.Context) {
+	s.end(true)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), yieldWait)
+	defer cancel()
+	if !rest(ctx, yieldPause) {
+		return
+	}
+	if err := s.Leave(ctx); err != nil {
+		s.options.Logger.Warn("the leasemgr was not told that the worker has left; the membership expires by itself", "worker", s.options.Name, "err", err)
+	}
 }
 
 // accept takes the answer to a renewal that was sent at a time, and says whether

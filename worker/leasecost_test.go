@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -359,7 +360,7 @@ func TestRenewalDoesNotCountLeases(t *testing.T) {
 	if got := c.cost().minus(before); got != (cost{}) {
 		t.Errorf("renewals with %d leases: %v, want nothing", known, got)
 	}
-	if none != many {
+	if !reflect.DeepEqual(none, many) {
 		t.Errorf("the renewal with %d leases is %+v, without any %+v", known, many, none)
 	}
 }

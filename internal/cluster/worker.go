@@ -139,6 +139,7 @@ func (p *workerProcess) run(ctx context.Context) (err error) {
 	if p.Started != nil {
 		p.Started(p.worker)
 	}
+	p.session.Watch(func() []lease.Member { return p.worker.Leases().Unreachable(2 * first.TTL) })
 	p.here.Enter(me, p.worker.Leases())
 	if err := p.enter(first); err != nil {
 		return err

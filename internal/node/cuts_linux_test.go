@@ -205,6 +205,8 @@ func (c *faultyCluster) separating(n *network, d direction, roles [2]string) *fa
 				return lost // the worker is a member, and the others reach it
 			case a.role == "worker" && b.role == "leasemgr" && at == a.name:
 				return affected
+			case a.role == "worker" && b.role == "worker" && (at == a.name || at == b.name):
+				return affected // one of them has to leave
 			}
 			return spared
 		},

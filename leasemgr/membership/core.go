@@ -88,6 +88,10 @@ type worker struct {
 	past []Nonce
 	// left is the view without the last instance that has gone.
 	left base.View
+	// barred is until when it is not admitted again, and strikes how often it had to
+	// yield in a row.
+	barred  time.Duration
+	strikes int
 }
 
 // member is the instance of a worker that is a member now.
@@ -100,6 +104,12 @@ type member struct {
 	// leaving members have said so, or are overdue: the next decision is without
 	// them.
 	leaving bool
+	// cut are the members to which it has no link, with the time at which that was
+	// heard first.
+	cut map[lease.Member]time.Duration
+	// admitted is when it became a member; yields, that it was asked to leave.
+	admitted time.Duration
+	yields   bool
 }
 
 // Core is the state of the membership. It is not safe for concurrent use. Times
@@ -273,6 +283,10 @@ func (c *Core) refuse(w *worker, i Instance) error {
 			Detail: "worker " + w.name + " is a member, from " + m.Address +
 				": if that process is dead, its membership ends by itself; if not, give each worker a name of its own"}
 	}
+	if c.now < w.barred {
+		return &base.Error{Kind: base.Unavailable, RetryAfter: w.barred - c.now + 1,
+			Detail: "worker " + w.name + " had to leave because it could not reach another one, or was not reached: it may join again later"}
+	}
 	if w.highest == math.MaxUint32 {
 		return base.Errorf(base.Overloaded, "worker %s has used up its incarnations: give it another name", w.name)
 	}
@@ -285,18 +299,28 @@ func gone(i Instance) error {
 
 // Renew notes that a member is alive. If extended, the answer In extends its life.
 //
+// Unreachable are members to which it has no link. If another one has to leave for
+// that, or this one, loser says which: see suspect.go.
+//
 // A silence that is not 0 says that its sender has given up the renewal before,
 // whose answer it will never use, and how long before this one it sent the last
 // that was answered. After a long silence nothing is extended: such a member
 // may hear this answer no more than the last ones, and would be one for as long as
 // it goes on to renew, and then for a time-out.
-func (c *Core) Renew(m lease.Member, silence, now time.Duration) (s Standing, extended bool) {
+func (c *Core) Renew(m lease.Member, silence time.Duration, unreachable []lease.Member, now time.Duration) (s Standing, extended bool, loser *Member) {
 	c.observe(now)
-	s = c.Standing(m)
-	if extended = s == In && silence <= c.hearing; extended {
-		c.numbers[m.Worker].current.renewed = c.now
+	if s = c.Standing(m); s != In {
+		return s, false, nil
 	}
-	return s, extended
+	w := c.numbers[m.Worker]
+	if x := c.suspect(w, unreachable); x != nil {
+		public := x.public()
+		loser = &public
+	}
+	if extended = silence <= c.hearing && !w.current.yields; extended {
+		w.current.renewed = c.now
+	}
+	return s, extended, loser
 }
 
 // Standing says where an incarnation stands, without renewing it. A member that

@@ -173,15 +173,15 @@ func TestExpiry(t *testing.T) {
 	b := newBed(t)
 	m := b.join(instance("a", 1))
 	b.pass(o.Timeout())
-	if s, _ := b.core.Renew(m, 0, b.now); s != In {
+	if s, _, _ := b.core.Renew(m, 0, nil, b.now); s != In {
 		t.Fatalf("standing %d at the time-out", s)
 	}
 	b.pass(o.Timeout())
-	if s, _ := b.core.Renew(m, 0, b.now+1); s != Waiting {
+	if s, _, _ := b.core.Renew(m, 0, nil, b.now+1); s != Waiting {
 		t.Fatalf("standing %d after the time-out", s)
 	}
 	b.pass(51 * ms)
-	if s, _ := b.core.Renew(m, 0, b.now); s != Out || len(b.members()) != 0 {
+	if s, _, _ := b.core.Renew(m, 0, nil, b.now); s != Out || len(b.members()) != 0 {
 		t.Errorf("standing %d, members %v", s, b.members())
 	}
 }
@@ -242,7 +242,7 @@ func TestTwoLiveInstances(t *testing.T) {
 	if _, standing, err := b.core.Join(instance("a", 2), b.now); standing != Waiting || err != nil {
 		t.Fatalf("%v, %v", standing, err)
 	}
-	if s, _ := b.core.Renew(first, 0, b.now); s != Waiting {
+	if s, _, _ := b.core.Renew(first, 0, nil, b.now); s != Waiting {
 		t.Errorf("the overdue instance is %d", s)
 	}
 	b.refused(instance("a", 3), base.Unavailable)
@@ -260,7 +260,7 @@ func TestLeave(t *testing.T) {
 			t.Fatalf("%d, %v", s, err)
 		}
 	}
-	if s, _ := b.core.Renew(a, 0, b.now); s != Waiting {
+	if s, _, _ := b.core.Renew(a, 0, nil, b.now); s != Waiting {
 		t.Errorf("a leaving member renews: %d", s)
 	}
 	b.refused(instance("a", 1), base.Precondition)
@@ -282,7 +282,7 @@ func TestLeave(t *testing.T) {
 		if _, err := b.core.Leave(nobody, b.now); base.KindOf(err) != base.NotFound {
 			t.Errorf("leave of %v: %v", nobody, err)
 		}
-		if s, _ := b.core.Renew(nobody, 0, b.now); s != Out {
+		if s, _, _ := b.core.Renew(nobody, 0, nil, b.now); s != Out {
 			t.Errorf("renewal of %v: %d", nobody, s)
 		}
 	}
@@ -306,7 +306,7 @@ func TestDecisionUnderWay(t *testing.T) {
 	}
 	standings := func() (s [3]Standing) {
 		var err error
-		s[0], _ = b.core.Renew(old, 0, b.now)
+		s[0], _, _ = b.core.Renew(old, 0, nil, b.now)
 		if s[1], err = b.core.Leave(old, b.now); err != nil {
 			t.Fatal(err)
 		}
@@ -368,7 +368,7 @@ func TestRestartAndPause(t *testing.T) {
 			alive, dead := b.join(instance("a", 1)), b.join(instance("b", 1))
 			silence(b)
 			b.pass(3 * time.Second)
-			if s, _ := b.core.Renew(alive, 0, b.now); s != In {
+			if s, _, _ := b.core.Renew(alive, 0, nil, b.now); s != In {
 				t.Fatalf("standing %d", s)
 			}
 			if s := b.core.Standing(dead); s != In {
@@ -378,7 +378,7 @@ func TestRestartAndPause(t *testing.T) {
 			if s := b.core.Standing(dead); s != Out {
 				t.Errorf("the dead member is %d", s)
 			}
-			if s, _ := b.core.Renew(alive, 0, b.now); s != In {
+			if s, _, _ := b.core.Renew(alive, 0, nil, b.now); s != In {
 				t.Errorf("the living member is %d", s)
 			}
 		})
@@ -537,7 +537,7 @@ func TestState(t *testing.T) {
 	a := b.join(instance("a", 1))
 	b.join(instance("b", 1))
 	b.pass(100 * ms)
-	b.core.Renew(a, 0, b.now)
+	b.core.Renew(a, 0, nil, b.now)
 	b.pass(200 * ms)
 	if _, err := b.core.Leave(a, b.now); err != nil {
 		t.Fatal(err)

@@ -37,11 +37,12 @@ func (c *Core) Tick(now time.Duration) (*Decision, error) {
 	c.phase = deciding
 	for _, w := range c.names {
 		if w.current != nil && w.current.leaving {
+			c.strike(w)
 			w.depart(c.view)
 		}
 		if w.joining != nil {
 			w.highest = max(w.highest, uint32(c.floor)) + 1
-			w.current = &member{Instance: *w.joining, incarnation: w.highest, since: c.view, renewed: c.now}
+			w.current = &member{Instance: *w.joining, incarnation: w.highest, since: c.view, renewed: c.now, admitted: c.now}
 			w.joining = nil
 		}
 	}
@@ -112,7 +113,7 @@ func (c *Core) State(now time.Duration) (view base.View, members []Report, joini
 	for _, name := range slices.Sorted(maps.Keys(c.names)) {
 		w := c.names[name]
 		if m := w.current; m != nil {
-			members = append(members, Report{Member: w.public(), Since: m.since, Renewed: c.now - m.renewed, Leaving: m.leaving})
+			members = append(members, Report{Member: w.public(), Since: m.since, Renewed: c.now - m.renewed, Leaving: m.leaving || m.yields})
 		}
 		if w.joining != nil {
 			joining = append(joining, name)

@@ -54,6 +54,7 @@ type request struct {
 	// renewal is its number among those of who.
 	renewal int
 	silence time.Duration
+	cut     []lease.Member
 }
 
 type model struct {
@@ -205,7 +206,7 @@ func (m *model) deliver(t *rapid.T, r request) {
 			m.answered(t, r, member, true)
 		}
 	case "renew":
-		switch s, extended := m.core.Renew(r.who.member, r.silence, m.now); s {
+		switch s, extended, _ := m.core.Renew(r.who.member, r.silence, r.cut, m.now); s {
 		case In:
 			m.answered(t, r, r.who.member, extended)
 		case Out:
@@ -271,7 +272,13 @@ func (m *model) renew(t *rapid.T, who *process) {
 	}
 	who.renewal++
 	who.answered, who.extended, who.sent = false, false, who.clock(m.now)
-	m.requests = append(m.requests, request{"renew", who, who.sent, who.renewal, silence})
+	r := request{kind: "renew", who: who, sent: who.sent, renewal: who.renewal, silence: silence}
+	for _, other := range m.processes {
+		if rapid.IntRange(0, 5).Draw(t, "cut") == 0 {
+			r.cut = append(r.cut, other.member) // perhaps itself, nobody, or one that is gone
+		}
+	}
+	m.requests = append(m.requests, r)
 }
 
 // act does something that one of the parts may do at any moment.

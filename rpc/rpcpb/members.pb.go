@@ -243,7 +243,9 @@ type Published struct {
 	// evicted says that the asking member is out for ever.
 	Evicted bool `protobuf:"varint,4,opt,name=evicted,proto3" json:"evicted,omitempty"`
 	// unextended says that a renewal after a silence did not extend the membership.
-	Unextended    bool `protobuf:"varint,5,opt,name=unextended,proto3" json:"unextended,omitempty"`
+	Unextended bool `protobuf:"varint,5,opt,name=unextended,proto3" json:"unextended,omitempty"`
+	// yield asks the member to leave.
+	Yield         bool `protobuf:"varint,6,opt,name=yield,proto3" json:"yield,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -313,6 +315,13 @@ func (x *Published) GetUnextended() bool {
 	return false
 }
 
+func (x *Published) GetYield() bool {
+	if x != nil {
+		return x.Yield
+	}
+	return false
+}
+
 // Admission answers a Join.
 type Admission struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -376,7 +385,9 @@ type RenewRequest struct {
 	WaitNs int64 `protobuf:"varint,3,opt,name=wait_ns,json=waitNs,proto3" json:"wait_ns,omitempty"`
 	// silence_ns is 0 if the renewal before this one was answered. Else it was given
 	// up, and this is how long before this one the last that was answered was sent.
-	SilenceNs     int64 `protobuf:"varint,4,opt,name=silence_ns,json=silenceNs,proto3" json:"silence_ns,omitempty"`
+	SilenceNs int64 `protobuf:"varint,4,opt,name=silence_ns,json=silenceNs,proto3" json:"silence_ns,omitempty"`
+	// unreachable are the members to which the sender has no link.
+	Unreachable   []*MemberId `protobuf:"bytes,5,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -437,6 +448,13 @@ func (x *RenewRequest) GetSilenceNs() int64 {
 		return x.SilenceNs
 	}
 	return 0
+}
+
+func (x *RenewRequest) GetUnreachable() []*MemberId {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
 }
 
 type LeaveReply struct {
@@ -693,7 +711,7 @@ const file_members_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x1a\n" +
 	"\bprovider\x18\x04 \x01(\tR\bprovider\x12\x12\n" +
-	"\x04zone\x18\x05 \x01(\tR\x04zone\"\x9b\x01\n" +
+	"\x04zone\x18\x05 \x01(\tR\x04zone\"\xb1\x01\n" +
 	"\tPublished\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\rR\x04view\x12)\n" +
 	"\amembers\x18\x02 \x03(\v2\x0f.tenure.v1.PeerR\amembers\x12\x15\n" +
@@ -701,16 +719,18 @@ const file_members_proto_rawDesc = "" +
 	"\aevicted\x18\x04 \x01(\bR\aevicted\x12\x1e\n" +
 	"\n" +
 	"unextended\x18\x05 \x01(\bR\n" +
-	"unextended\"l\n" +
+	"unextended\x12\x14\n" +
+	"\x05yield\x18\x06 \x01(\bR\x05yield\"l\n" +
 	"\tAdmission\x12+\n" +
 	"\x06member\x18\x01 \x01(\v2\x13.tenure.v1.MemberIdR\x06member\x122\n" +
-	"\tpublished\x18\x02 \x01(\v2\x14.tenure.v1.PublishedR\tpublished\"\x89\x01\n" +
+	"\tpublished\x18\x02 \x01(\v2\x14.tenure.v1.PublishedR\tpublished\"\xc0\x01\n" +
 	"\fRenewRequest\x12+\n" +
 	"\x06member\x18\x01 \x01(\v2\x13.tenure.v1.MemberIdR\x06member\x12\x14\n" +
 	"\x05known\x18\x02 \x01(\rR\x05known\x12\x17\n" +
 	"\await_ns\x18\x03 \x01(\x03R\x06waitNs\x12\x1d\n" +
 	"\n" +
-	"silence_ns\x18\x04 \x01(\x03R\tsilenceNs\"\f\n" +
+	"silence_ns\x18\x04 \x01(\x03R\tsilenceNs\x125\n" +
+	"\vunreachable\x18\x05 \x03(\v2\x13.tenure.v1.MemberIdR\vunreachable\"\f\n" +
 	"\n" +
 	"LeaveReply\"=\n" +
 	"\fStateRequest\x12\x14\n" +
@@ -764,22 +784,23 @@ var file_members_proto_depIdxs = []int32{
 	0,  // 2: tenure.v1.Admission.member:type_name -> tenure.v1.MemberId
 	3,  // 3: tenure.v1.Admission.published:type_name -> tenure.v1.Published
 	0,  // 4: tenure.v1.RenewRequest.member:type_name -> tenure.v1.MemberId
-	2,  // 5: tenure.v1.MemberReport.peer:type_name -> tenure.v1.Peer
-	3,  // 6: tenure.v1.MembersState.published:type_name -> tenure.v1.Published
-	8,  // 7: tenure.v1.MembersState.reports:type_name -> tenure.v1.MemberReport
-	1,  // 8: tenure.v1.Members.Join:input_type -> tenure.v1.JoinRequest
-	5,  // 9: tenure.v1.Members.Renew:input_type -> tenure.v1.RenewRequest
-	0,  // 10: tenure.v1.Members.Leave:input_type -> tenure.v1.MemberId
-	7,  // 11: tenure.v1.Members.State:input_type -> tenure.v1.StateRequest
-	4,  // 12: tenure.v1.Members.Join:output_type -> tenure.v1.Admission
-	3,  // 13: tenure.v1.Members.Renew:output_type -> tenure.v1.Published
-	6,  // 14: tenure.v1.Members.Leave:output_type -> tenure.v1.LeaveReply
-	9,  // 15: tenure.v1.Members.State:output_type -> tenure.v1.MembersState
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	0,  // 5: tenure.v1.RenewRequest.unreachable:type_name -> tenure.v1.MemberId
+	2,  // 6: tenure.v1.MemberReport.peer:type_name -> tenure.v1.Peer
+	3,  // 7: tenure.v1.MembersState.published:type_name -> tenure.v1.Published
+	8,  // 8: tenure.v1.MembersState.reports:type_name -> tenure.v1.MemberReport
+	1,  // 9: tenure.v1.Members.Join:input_type -> tenure.v1.JoinRequest
+	5,  // 10: tenure.v1.Members.Renew:input_type -> tenure.v1.RenewRequest
+	0,  // 11: tenure.v1.Members.Leave:input_type -> tenure.v1.MemberId
+	7,  // 12: tenure.v1.Members.State:input_type -> tenure.v1.StateRequest
+	4,  // 13: tenure.v1.Members.Join:output_type -> tenure.v1.Admission
+	3,  // 14: tenure.v1.Members.Renew:output_type -> tenure.v1.Published
+	6,  // 15: tenure.v1.Members.Leave:output_type -> tenure.v1.LeaveReply
+	9,  // 16: tenure.v1.Members.State:output_type -> tenure.v1.MembersState
+	13, // [13:17] is the sub-list for method output_type
+	9,  // [9:13] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_members_proto_init() }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tenure-faas/tenure/base"
 	"github.com/tenure-faas/tenure/lease"
@@ -97,6 +98,8 @@ type Leases struct {
 	// the parts are told, so that they are told in order.
 	links sync.Mutex
 	down  map[lease.Worker]bool
+	// outages are of those that are down; guarded by links.
+	outages map[lease.Worker]outage
 
 	// view is held for reading by those who append under a copy, and for writing
 	// while a view is installed. members is guarded by it.
@@ -122,7 +125,7 @@ type Leases struct {
 // before the first Install. Run must be called for anything to move.
 func New(o Options) (*Leases, error) {
 	o.ensureDefaults()
-	l := &Leases{options: o, parts: make([]Part, o.Parts), down: map[lease.Worker]bool{}, installed: make(chan struct{}), sync: make(chan struct{}, 1), ended: make(chan struct{})}
+	l := &Leases{options: o, parts: make([]Part, o.Parts), down: map[lease.Worker]bool{}, outages: map[lease.Worker]outage{}, installed: make(chan struct{}), sync: make(chan struct{}, 1), ended: make(chan struct{})}
 	l.home.home = lease.NewHome(o.Me.Worker)
 	for i := range l.parts {
 		l.parts[i].l = l
@@ -302,8 +305,39 @@ func (l *Leases) link(w lease.Worker, down bool) {
 	l.tellParts(w, down)
 }
 
+// outage is a link that is down: since when, and whether it has been up before.
+type outage struct {
+	since time.Time
+	was   bool
+}
+
+// Unreachable are the members to which the link has broken, or was not made for a
+// time since they are members.
+func (l *Leases) Unreachable(patience time.Duration) (far []lease.Member) {
+	l.links.Lock()
+	defer l.links.Unlock()
+	l.view.RLock()
+	defer l.view.RUnlock()
+	if l.members == nil {
+		return nil
+	}
+	for _, x := range l.members.All {
+		o, down := l.outages[x.Worker]
+		if down && x.Worker != l.options.Me.Worker && (o.was || time.Since(o.since) >= patience) {
+			far = append(far, x)
+		}
+	}
+	return far
+}
+
 // tellParts is called under links.
 func (l *Leases) tellParts(w lease.Worker, down bool) {
+	switch {
+	case !down:
+		delete(l.outages, w)
+	case !l.down[w]:
+		l.outages[w] = outage{time.Now(), true}
+	}
 	l.down[w] = down
 	for i := range l.parts {
 		p := &l.parts[i]

@@ -118,11 +118,12 @@ func (l *Leases) enter(m *lease.Members) {
 	for w := range l.down {
 		if _, member := m.Incarnation(w); !member {
 			delete(l.down, w)
+			delete(l.outages, w)
 		}
 	}
 	for _, x := range m.All {
 		if l.members == nil || !m.Same(l.members, x.Worker) {
-			l.down[x.Worker] = true // until its link is there
+			l.down[x.Worker], l.outages[x.Worker] = true, outage{since: time.Now()} // until its link is there
 		}
 	}
 	l.options.Relabel(m.View)
