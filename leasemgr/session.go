@@ -64,11 +64,15 @@ const (
 
 // A renewal is sent TTL/renewFraction after the last one: as a long poll, so that
 // a new view arrives at once. A call may take as long again before it is given up;
-// one that wants its answer at once, three quarters of that, so that of three calls
-// two may be lost within the silence that package membership allows.
+// one that wants its answer at once, at first three quarters of that, so that of
+// three calls two may be lost within the silence that package membership allows.
 // At the start of a call at least TTL - TTL/6 are left, at its end TTL - 2*TTL/6:
 // as much as with renewals every TTL/3 that are answered at once.
 const renewFraction = 6
+
+// quickCalls is how many failures in a row make calls be slower again: then calls may
+// be slow rather than lost.
+const quickCalls = 4
 
 // fenced is an expiry that has always passed; Expiry - Now does not overflow.
 const fenced = math.MinInt64 / 2
@@ -200,7 +204,7 @@ func (s *Session) Run(ctx context.Context) error {
 	for failures := 0; ctx.Err() == nil; {
 		// After the first answer, too: not it but the next one may extend.
 		again := s.unheard
-		err := s.renew(ctx, atOnce)
+		err := s.renew(ctx, atOnce, failures)
 		atOnce = again || err != nil
 		if errors.Is(err, errEvicted) {
 			return err
@@ -234,14 +238,17 @@ func (s *Session) period() time.Duration {
 
 // renew sends one renewal and waits for its answer; then, if the answer came early
 // and had no news, for the rest of the period.
-func (s *Session) renew(ctx context.Context, atOnce bool) error {
+func (s *Session) renew(ctx context.Context, atOnce bool, failures int) error {
 	s.mu.Lock()
 	r := RenewRequest{Member: s.member, Known: s.known, Wait: s.ttl / renewFraction}
 	s.mu.Unlock()
 	period := r.Wait
 	limit := r.Wait + period
 	if atOnce {
-		r.Wait, limit = 0, period*3/4
+		r.Wait, limit = 0, period
+		if failures < quickCalls {
+			limit = period * 3 / 4
+		}
 	}
 	sent := s.options.Clock()
 	if s.unheard {

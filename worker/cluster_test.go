@@ -63,7 +63,12 @@ func openProvider(string) (rdma.Provider, error) {
 func openTCP(string) (rdma.Provider, error) { return tcp.Open(tcp.Options{}) }
 
 // oneFate is for workers that share theirs with the store.
-func oneFate(yes bool) *worker.Cluster { return &worker.Cluster{OneFate: yes} }
+func oneFate(yes bool) *worker.Cluster {
+	if !yes {
+		return nil
+	}
+	return &worker.Cluster{OneFate: new(worker.Fate)}
+}
 
 // eachFate runs a test over workers that may die alone, and over such of one fate
 // with the store.
@@ -103,7 +108,10 @@ func (c *cluster) start(id lease.Member) *member {
 	opt := c.options
 	opt.Name = name
 	m.current.Store(true)
-	opt.Cluster = &worker.Cluster{Views: m.views, Current: m.current.Load, OneFate: c.options.Cluster != nil && c.options.Cluster.OneFate}
+	opt.Cluster = &worker.Cluster{Views: m.views, Current: m.current.Load}
+	if c.options.Cluster != nil {
+		opt.Cluster.OneFate = c.options.Cluster.OneFate
+	}
 	opt.Cluster.Leases.Me, opt.Cluster.Leases.Peers = id, &c.peers
 	opt.Cluster.Leases.Mesh.Provider = m.provider
 	if m.w, err = worker.New(opt, c.engine); err != nil {

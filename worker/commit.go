@@ -66,6 +66,9 @@ func (inv *invocation) commit(idem *idempotency) (*base.Error, base.Number) {
 	if err != nil || inv.repeat {
 		return err, 0
 	}
+	if writes > 0 || additive {
+		w.opt.fate().note(n)
+	}
 	inv.install(n)
 	inv.release(n, false)
 	if writes == 0 && !additive && idem == nil {
@@ -160,6 +163,9 @@ func (inv *invocation) sumUp(batch store.Batch) *base.Error {
 		sh := inv.w.shard(a.Slot)
 		sh.lock()
 		value, _, err := a.Resolve()
+		if err != nil {
+			inv.dirty = max(inv.dirty, a.Entry.Dirty) // the newest sum is not to be had from what was read
+		}
 		if plant.Is(plant.StaleSum) {
 			value = staleSum(a)
 		}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -16,13 +17,26 @@ const (
 	stateFailed    = "failed"
 )
 
-// Record returns what is kept of an invocation. The error is NotFound if it
-// is unknown or older than Options.Retention.
+// Record returns what is kept of an invocation. It blocks until that is durable, as
+// far as this process has appended it, for Options.Timeout at most. The error is
+// NotFound if it is unknown or older than Options.Retention, Unavailable if the disk
+// does not follow.
 func (w *Worker) Record(id base.InvocationID) (Record, error) {
 	if time.Since(id.Time()) > w.opt.Retention {
 		return Record{}, base.Errorf(base.NotFound, "no invocation %v: records are kept for %v", id, w.opt.Retention)
 	}
-	return w.record(id)
+	r, err := w.record(id)
+	if err != nil {
+		return Record{}, err
+	}
+	// Whoever asks may have been told that the outcome is unknown, because the disk
+	// did not follow.
+	ctx, cancel := context.WithTimeout(context.Background(), w.opt.Timeout)
+	defer cancel()
+	if err := w.engine.WaitDurable(ctx, w.engine.Appended()); err != nil {
+		return Record{}, &base.Error{Kind: base.Unavailable, Detail: "the record of invocation " + id.String() + " is not durable yet: ask again", Err: err}
+	}
+	return r, nil
 }
 
 func (w *Worker) record(id base.InvocationID) (Record, error) {

@@ -235,7 +235,7 @@ func recoveryOfAllTables(t *testing.T, fate *worker.Cluster) {
 	images := cam.taken()
 	last := len(images) - 1
 	t.Run("several workers", func(t *testing.T) {
-		recovered(t, clusterOn(t, images[last].fs.CrashClone(vfs.CrashCloneCfg{}), openTCP, 3, 2, fate, nil).bed, images[last])
+		recovered(t, clusterOn(t, images[last].fs.CrashClone(vfs.CrashCloneCfg{}), openTCP, 3, 2, oneFate(fate != nil), nil).bed, images[last])
 	})
 	for _, img := range images {
 		b := openBed(t, img.fs, worker.Options{}, nil)

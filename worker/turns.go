@@ -285,6 +285,9 @@ func (inv *invocation) recalled() bool {
 		return false
 	}
 	reply, found := inv.w.recall(inv.ctx, inv.req, inv.idem)
+	if found && !inv.w.current() {
+		reply = Reply{ID: inv.req.ID, Err: left()} // what it has read may be younger than its number of batches
+	}
 	if found {
 		inv.replay = &reply
 	}

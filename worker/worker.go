@@ -75,11 +75,35 @@ type Cluster struct {
 	Current func() bool
 	// Views are the views to install, see leases.Leases.Run.
 	Views <-chan *lease.Members
-	// OneFate says that the store and all workers that ever use it are in this
-	// process, so that a batch is lost only with everybody who has read of it, and with
-	// all later batches of the log. Then leases and copies move before what was written
-	// under them is durable, and only answers wait for that.
-	OneFate bool
+	// OneFate, the same for all of them, says that the store and all workers that
+	// ever use it are in this process, so that a batch is lost only with everybody who
+	// has read of it, and with all later batches of the log. Then leases and copies
+	// move before what was written under them is durable, and only answers wait for
+	// that. nil: workers may die alone.
+	OneFate *Fate
+}
+
+// Fate is what workers of one process know of each other while they have a store
+// open. The zero value is ready.
+type Fate struct {
+	// newest is the newest batch in which one of them has written a value.
+	newest atomic.Uint64
+}
+
+// note is told of a batch with values before another worker can see them.
+func (f *Fate) note(n base.Number) {
+	if f == nil {
+		return
+	}
+	for old := f.newest.Load(); old < uint64(n) && !f.newest.CompareAndSwap(old, uint64(n)); old = f.newest.Load() {
+	}
+}
+
+func (o *Options) fate() *Fate {
+	if o.Cluster == nil {
+		return nil
+	}
+	return o.Cluster.OneFate
 }
 
 // EnsureDefaults replaces zero fields by their defaults.
@@ -225,7 +249,7 @@ func New(opt Options, engine store.Engine) (*Worker, error) {
 func (w *Worker) join() error {
 	o := w.opt.Cluster.Leases
 	o.Parts, o.Log, o.Relabel, o.Logger = shardCount, w.engine, w.relabel, w.opt.Logger
-	if w.opt.Cluster.OneFate {
+	if w.opt.fate() != nil {
 		o.Log = appendedLog{w.engine}
 	}
 	o.Values = func(part int) leases.Values { return values{w.shards[part].table, w} }
@@ -251,10 +275,11 @@ func (l appendedLog) WaitDurable(context.Context, base.Number) error { return ni
 // foreign is the newest batch that a value may be of that other workers could
 // write: one that was read from the store by now, or has arrived. 0: it is durable.
 func (w *Worker) foreign() base.Number {
-	if c := w.opt.Cluster; c == nil || !c.OneFate {
+	f := w.opt.fate()
+	if f == nil {
 		return 0
 	}
-	return w.engine.Appended()
+	return base.Number(f.newest.Load())
 }
 
 // values are those of a shard, as leases see them.

@@ -24,7 +24,7 @@ type commandLine struct {
 }
 
 // The limits of --ttl. A worker renews six times in a TTL, and calls are given up
-// after as long: less than 80 ms would be no time for one.
+// after an eighth of one: less than 60 ms would be no time for one.
 const (
 	minTTL = 500 * time.Millisecond
 	maxTTL = time.Minute

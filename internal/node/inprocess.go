@@ -27,6 +27,7 @@ type inProcess struct {
 	verdict machine.Verdict
 	manager *leasemgr.Manager
 	peers   leases.Local
+	fate    worker.Fate
 	members []*member
 	// draining is held while a worker leaves, one at a time, so that one stays.
 	draining sync.Mutex
@@ -188,7 +189,7 @@ func (m *member) once(ctx context.Context) (err error) {
 		Leases:  leases.Options{Me: session.Member(), Peers: &m.c.peers},
 		Current: func() bool { return session.Now() < session.Expiry() },
 		Views:   views,
-		OneFate: true, // the engine is of this process, and nobody else has it
+		OneFate: &m.c.fate, // the engine is of this process, and nobody else has it
 	}
 	opt.Cluster.Leases.Mesh.Provider = provider
 	w, err := worker.New(opt, m.c.engine)
