@@ -26,6 +26,9 @@
 //   - A renewal that says that its sender has heard no answer for TTL/3 extends
 //     nothing: a member that is heard and hears nothing goes as soon as one that is
 //     not heard either.
+//   - Of two members that are both heard and have no link to each other for TTL/3
+//     one has to leave: it is asked to, is not extended any more, and goes when it
+//     says so or by its time.
 //   - Once found overdue a member is not renewed again: whether it goes must not
 //     hang on which of two events is looked at first.
 //   - A restart of the leasemgr, or a pause of its process, gives every member a
