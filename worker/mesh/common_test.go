@@ -92,6 +92,8 @@ type node struct {
 	events  []string
 	// refuse makes Message fail once for each count.
 	refuse int
+	// taken, if any, is called with each message.
+	taken func()
 }
 
 func (n *node) noteLocked() {
@@ -113,6 +115,12 @@ func (n *node) Swung(tag uint64, outcome rdma.Outcome, old uint64) {
 }
 
 func (n *node) Message(from lease.Worker, kind uint8, payload []byte) error {
+	n.mu.Lock()
+	taken := n.taken
+	n.mu.Unlock()
+	if taken != nil {
+		taken()
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.inbox[from] = append(n.inbox[from], letter{kind, append([]byte(nil), payload...)})

@@ -26,11 +26,12 @@
 // of what was outstanding, then all over again, after 1 ms at first and at most
 // half a second.
 //
-// An end whose peer revoked, or left, learns of it when it posts. So Options.Timeout
-// after messages were posted, and again while messages wait for room, the keeper
-// posts a READ, the proof: when it completes, all that was posted before it has
-// taken effect; if it does not, the link is made anew and the messages are
-// repeated.
+// An end whose peer revoked, or left, learns of it when it posts. So, each
+// Options.Timeout, as long as the peer is not known to have consumed all messages,
+// the keeper posts a READ, the proof: when it completes, all that was posted before
+// it has landed; if it does not, the link is made anew and the messages are
+// repeated. One proof is not enough: what has landed is dropped if the peer's end
+// fails before the peer took it from the completion queue.
 //
 // # Invariants
 //

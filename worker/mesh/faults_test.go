@@ -158,6 +158,40 @@ func (s *sum) check(t *testing.T, nodes []*node) {
 	}
 }
 
+// TestDroppedDoorbells: the passive end fails after its peer had the proof of all
+// that it posted, but before the poller took the last messages from the completion
+// queue. They are dropped with the end, and the peer, which has nothing more to
+// post, must repeat them.
+func TestDroppedDoorbells(t *testing.T) {
+	onAll(t, func(t *testing.T, open opener) {
+		nodes := cluster(t, open, 2, func(o *Options) { o.Timeout, o.RingBytes = 50*time.Millisecond, 1024 })
+		a, b := nodes[0], nodes[1]
+		const all = 12 // fits into the ring; every fourth makes a credit due
+		var once sync.Once
+		b.mu.Lock()
+		b.taken = func() {
+			once.Do(func() {
+				if err := a.mesh.Drain(within(t)); err != nil {
+					t.Error(err)
+				}
+				for _, e := range b.mesh.ends.list() {
+					if e.passive {
+						_ = e.qp.Revoke(t.Context()) // as if the device had failed it
+					}
+				}
+			})
+		}
+		b.mu.Unlock()
+		for i := range uint64(all) {
+			if err := a.send(2, i, 10); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.mesh.Flush()
+		b.until("the messages", func() bool { return b.checkInbox(1) >= all })
+	})
+}
+
 // TestCrash: the device of one node dies under it. The other goes on, and both
 // can be closed.
 func TestCrash(t *testing.T) {

@@ -39,7 +39,6 @@ func (l *link) rise(e *end, answer *Offer) error {
 	}
 	// Whatever was posted before is done, or can never be.
 	l.proven = l.asked
-	l.unproven = false
 	l.state, l.cause, l.silent, l.wasUp = stateUp, nil, false, true
 	l.down.Store(false)
 	l.dirty.Store(true)
@@ -47,13 +46,12 @@ func (l *link) rise(e *end, answer *Offer) error {
 	return nil
 }
 
-// prove posts a READ behind all messages.
+// prove posts a READ behind all messages, unless the peer is known to have consumed
+// them or the READ before is on its way.
 func (l *link) prove() {
 	l.mu.Lock()
-	if l.asked == l.proven { // else the one before is on its way
+	if l.sender != nil && l.sender.Consumed() != l.sender.Sent() && l.asked == l.proven {
 		l.proofLocked()
-		// While messages wait for room, the peer may have lost its end since.
-		l.unproven = l.backlog.n > 0
 	}
 	l.mu.Unlock()
 	l.flush()

@@ -136,8 +136,9 @@ func (b *inbox) leave(ctx context.Context) error {
 	return b.takeDown(ctx)
 }
 
-// sweep takes down an end that failed, so that the peer notices. If that does not
-// work now, the next offer does it.
+// sweep takes down an end that failed, so that the peer notices: its next proof
+// fails. If that does not work now, the keeper tries again, or the next offer does
+// it.
 func (b *inbox) sweep(ctx context.Context) {
 	b.mu.Lock()
 	failed := b.revoking != nil

@@ -79,8 +79,6 @@ type link struct {
 	free              []uint32
 	inUse             int
 
-	// unproven says that messages were posted since the last proof was.
-	unproven bool
 	// asked numbers the proofs, proven is the last of them that holds.
 	asked, proven uint64
 	// changed is closed and made anew when proven, gone or idle change.
@@ -134,16 +132,7 @@ func (l *link) send(kind uint8, parts [][]byte) error {
 		return fmt.Errorf("%w to worker %d: %d messages, %d bytes", ErrBacklog, l.peer.member.Worker, l.backlog.n, l.backlog.size())
 	}
 	l.backlog.push(kind, parts)
-	l.watchLocked()
 	return nil
-}
-
-// watchLocked makes the keeper ask for a proof after a time.
-func (l *link) watchLocked() {
-	if !l.unproven {
-		l.unproven = true
-		l.peer.wakeKeeper()
-	}
 }
 
 // flush posts what is queued, as far as there is room. One who posts already
@@ -204,7 +193,6 @@ func (l *link) prepareLocked(w *rdma.WorkRequest) {
 	l.posts++
 	if w.Op == rdma.OpWriteImm {
 		l.posted = w.ID
-		l.watchLocked()
 		l.loose++
 		l.looseUnits += int(w.Imm)
 		// An eighth of the ring, so that a sender that waits for room in the staging

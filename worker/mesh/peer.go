@@ -205,29 +205,22 @@ func (p *peer) rise(e *end, answer *Offer) error {
 // tend watches over a link that is up until it breaks, and says why it did.
 func (p *peer) tend(ctx context.Context) error {
 	p.out.flush() // what rise has queued
-	timer := time.NewTimer(p.mesh.options.Timeout)
-	defer timer.Stop()
-	for armed := true; ; {
+	tick := time.NewTicker(p.mesh.options.Timeout)
+	defer tick.Stop()
+	for {
 		p.in.sweep(ctx)
 		p.out.mu.Lock()
-		state, cause, watch := p.out.state, p.out.cause, p.out.unproven
+		state, cause := p.out.state, p.out.cause
 		p.out.mu.Unlock()
 		if state != stateUp {
 			return cause
-		}
-		if watch && !armed {
-			timer.Reset(p.mesh.options.Timeout)
-			armed = true
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-p.nudge:
-		case <-timer.C:
-			armed = false
-			if watch {
-				p.out.prove()
-			}
+		case <-tick.C:
+			p.out.prove()
 		}
 	}
 }
