@@ -238,6 +238,11 @@ func (m *Manager) change(do func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	do()
+	m.tellLocked()
+}
+
+// tellLocked lets all waiting calls look.
+func (m *Manager) tellLocked() {
 	close(m.changed)
 	m.changed = make(chan struct{})
 }
@@ -307,7 +312,7 @@ func (m *Manager) Join(ctx context.Context, r JoinRequest) (Admission, error) {
 // Renew implements Registry.
 func (m *Manager) Renew(ctx context.Context, r RenewRequest) (Published, error) {
 	m.mu.Lock()
-	extended := m.renew(&r)
+	extended := m.renewLocked(&r)
 	m.mu.Unlock()
 	var p Published
 	// A member that waits for the disk gets its answer later than it asked for.
@@ -341,14 +346,12 @@ func (m *Manager) Renew(ctx context.Context, r RenewRequest) (Published, error) 
 	return p, nil
 }
 
-// renew tells the core, and the member that is to leave if it has found one. The
-// caller holds the mutex.
-func (m *Manager) renew(r *RenewRequest) (extended bool) {
+// renewLocked tells the core, and the member that is to leave if it has found one.
+func (m *Manager) renewLocked(r *RenewRequest) (extended bool) {
 	_, extended, loser := m.core.Renew(r.Member, r.Silence, r.Unreachable, m.options.Clock())
 	if loser != nil {
 		m.options.Logger.Warn("a worker is asked to leave: between it and others there is no link", "worker", loser.Name)
-		close(m.changed)
-		m.changed = make(chan struct{})
+		m.tellLocked()
 	}
 	return extended
 }

@@ -305,26 +305,25 @@ func (l *Leases) link(w lease.Worker, down bool) {
 	l.tellParts(w, down)
 }
 
-// outage is a link that is down: since when, and whether it has been up before.
+// outage is a link to a member that is down: since when, and whether it has been up
+// before.
 type outage struct {
+	lease.Member
 	since time.Time
 	was   bool
 }
 
-// Unreachable are the members to which the link has broken, or was not made for a
-// time since they are members.
+// Unreachable are the members, in no order, to which the link has broken, or was not
+// made for a time since they are members. It does not block: while a view is being
+// installed, or links are told of, there are none.
 func (l *Leases) Unreachable(patience time.Duration) (far []lease.Member) {
-	l.links.Lock()
-	defer l.links.Unlock()
-	l.view.RLock()
-	defer l.view.RUnlock()
-	if l.members == nil {
+	if !l.links.TryLock() {
 		return nil
 	}
-	for _, x := range l.members.All {
-		o, down := l.outages[x.Worker]
-		if down && x.Worker != l.options.Me.Worker && (o.was || time.Since(o.since) >= patience) {
-			far = append(far, x)
+	defer l.links.Unlock()
+	for w, o := range l.outages {
+		if w != l.options.Me.Worker && (o.was || time.Since(o.since) >= patience) {
+			far = append(far, o.Member)
 		}
 	}
 	return far
@@ -335,8 +334,11 @@ func (l *Leases) tellParts(w lease.Worker, down bool) {
 	switch {
 	case !down:
 		delete(l.outages, w)
-	case !l.down[w]:
-		l.outages[w] = outage{time.Now(), true}
+	case !l.down[w] && l.members != nil:
+		// Whoever changes members holds links, too.
+		if inc, member := l.members.Incarnation(w); member {
+			l.outages[w] = outage{lease.Member{Worker: w, Incarnation: inc}, time.Now(), true}
+		}
 	}
 	l.down[w] = down
 	for i := range l.parts {

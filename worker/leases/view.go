@@ -123,7 +123,7 @@ func (l *Leases) enter(m *lease.Members) {
 	}
 	for _, x := range m.All {
 		if l.members == nil || !m.Same(l.members, x.Worker) {
-			l.down[x.Worker], l.outages[x.Worker] = true, outage{since: time.Now()} // until its link is there
+			l.down[x.Worker], l.outages[x.Worker] = true, outage{Member: x, since: time.Now()} // until its link is there
 		}
 	}
 	l.options.Relabel(m.View)
