@@ -124,6 +124,6 @@ const (
 // Cluster lists the bugs that simulations of whole clusters must find.
 var Cluster = []Bug{
 	AcceptOldReq, ForgetReader, IgnoreView, UnknownDone, UnknownFailed, AckPinned, CopyWithoutLease, GrantBeforeDurable, NoInval,
-	KeepCopies, ReadyClearsAll, GuessAmbiguous, NoSeal, BatchKeepsView, RebuildEarly, SkipFence, NoReconnect,
+	KeepCopies, ReadyClearsAll, GuessAmbiguous, NoSeal, BatchKeepsView, RebuildEarly, SkipFence,
 	NoBarrier, NoGate, BlindUpgrade, NoReadLock, StaleCache, StaleSum, AbortApplies, NoFlight, EarlyReadRelease, WriteThrough, SplitCommit,
 }

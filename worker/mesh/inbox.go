@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/tenure-faas/tenure/internal/plant"
 	"github.com/tenure-faas/tenure/rdma"
 	"github.com/tenure-faas/tenure/rdma/ring"
 )
@@ -61,11 +60,6 @@ func (b *inbox) accept(ctx context.Context, offer *Offer) (Offer, error) {
 		return Offer{}, fmt.Errorf("%w offer of worker %d: generation %d comes after %d", rdma.ErrInvalid, offer.From.Worker, offer.Generation, b.generation)
 	case !known && offer.Resumes:
 		return Offer{}, fmt.Errorf("%w offer of worker %d: it resumes a history of messages that is not known here", rdma.ErrInvalid, offer.From.Worker)
-	}
-	if plant.Is(plant.NoReconnect) {
-		b.mu.Lock()
-		b.end = nil
-		b.mu.Unlock()
 	}
 	if err := b.takeDown(ctx); err != nil {
 		return Offer{}, err
