@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	stdruntime "runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -172,6 +173,7 @@ func move(h runtime.Host, input []byte) ([]byte, error) {
 	if err := h.Put("t", from, []byte(strconv.Itoa(number(v)-1))); err != nil {
 		return nil, err
 	}
+	stdruntime.Gosched() // so that others are between their keys at the same time
 	if v, _, err = h.Get("t", to); err != nil {
 		return nil, err
 	}

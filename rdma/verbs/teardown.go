@@ -114,10 +114,21 @@ func (q *queuePair) Revoke(ctx context.Context) error {
 	q.fail(&failure{cause: errRevoked})
 	select {
 	case <-q.torn:
-		return q.tearError
+		q.closing.Lock()
+		defer q.closing.Unlock()
+		return q.tearAgain()
 	case <-ctx.Done():
 		return fmt.Errorf("rdma verbs: revoke queue pair %d to %q: %w", q.here.qpn, q.options.Peer, ctx.Err())
 	}
+}
+
+// tearAgain tries what the teardown could not do. The caller holds closing, after
+// torn.
+func (q *queuePair) tearAgain() error {
+	if q.tearError != nil {
+		q.tearError = q.destroy()
+	}
+	return q.tearError
 }
 
 // awaitTeardown waits until the queue pair is gone from the device, or the limit
@@ -145,10 +156,8 @@ func (q *queuePair) Close() error {
 	if err := q.awaitTeardown(); err != nil {
 		return err
 	}
-	if q.tearError != nil {
-		if q.tearError = q.destroy(); q.tearError != nil {
-			return q.tearError
-		}
+	if err := q.tearAgain(); err != nil {
+		return err
 	}
 	p := q.provider
 	q.closed = true

@@ -115,6 +115,8 @@ type Leases struct {
 	// it has grown.
 	awaited atomic.Uint64
 	sync    chan struct{}
+	// failed has what ends Run, one error.
+	failed chan error
 	// ended is closed when Run has returned.
 	ended chan struct{}
 
@@ -125,7 +127,7 @@ type Leases struct {
 // before the first Install. Run must be called for anything to move.
 func New(o Options) (*Leases, error) {
 	o.ensureDefaults()
-	l := &Leases{options: o, parts: make([]Part, o.Parts), down: map[lease.Worker]bool{}, outages: map[lease.Worker]outage{}, installed: make(chan struct{}), sync: make(chan struct{}, 1), ended: make(chan struct{})}
+	l := &Leases{options: o, parts: make([]Part, o.Parts), down: map[lease.Worker]bool{}, outages: map[lease.Worker]outage{}, installed: make(chan struct{}), sync: make(chan struct{}, 1), failed: make(chan error, 1), ended: make(chan struct{})}
 	l.home.home = lease.NewHome(o.Me.Worker)
 	for i := range l.parts {
 		l.parts[i].l = l

@@ -1,12 +1,15 @@
 package leases
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tenure-faas/tenure/base"
 	"github.com/tenure-faas/tenure/lease"
+	"github.com/tenure-faas/tenure/worker/mesh"
 )
 
 // Turn is a transaction's use of one slot. It belongs to the transaction; the
@@ -234,7 +237,13 @@ func (p *Part) send(a *lease.Action) {
 	if a.Record.Kind == lease.Grant || a.Record.Kind == lease.Copy {
 		p.message = p.values.AppendValues(p.message, a.Slot, p.l.mesh.MaxMessage()-len(p.message))
 	}
-	if err := p.l.mesh.Send(a.To, uint8(a.Record.Kind), p.message); err != nil {
+	err := p.l.mesh.Send(a.To, uint8(a.Record.Kind), p.message)
+	switch {
+	case errors.Is(err, mesh.ErrBacklog):
+		// The protocol repeats nothing within a view: without this message somebody
+		// would wait as long as it lasts.
+		p.l.fail(fmt.Errorf("leases: this worker gives up its membership: a %v about slot %d cannot be queued: %w", a.Record.Kind, a.Slot, err))
+	case err != nil:
 		// To a member that is gone: the view that says so is on its way.
 		p.l.options.Logger.Warn("a message between workers was not sent", "to", a.To, "kind", a.Record.Kind, "slot", a.Slot, "err", err)
 	}

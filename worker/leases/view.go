@@ -27,7 +27,7 @@ type homeState struct {
 // Run installs the views that come on the channel, until ctx ends or the channel
 // is closed, and waits for the disk on behalf of slots that are asked for. A view
 // is given up when the next one comes. An error is a fault of the protocol or of
-// the device, or says that this member is in none of the view.
+// the device, or that more waits for a link than may, or says that this member is in none of the view.
 func (l *Leases) Run(ctx context.Context, views <-chan *lease.Members) error {
 	defer close(l.ended)
 	ctx, cancel := context.WithCancel(ctx)
@@ -47,16 +47,15 @@ func (l *Leases) Run(ctx context.Context, views <-chan *lease.Members) error {
 func (l *Leases) followViews(ctx context.Context, views <-chan *lease.Members) error {
 	var current errgroup.Group
 	stop := func() {}
-	failed := make(chan error, 1)
 	defer func() {
 		stop()
-		_ = current.Wait() // its error is in failed, or it was told to stop
+		_ = current.Wait() // its error is in l.failed, or it was told to stop
 	}()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-failed:
+		case err := <-l.failed:
 			return err
 		case m, ok := <-views:
 			if !ok {
@@ -77,14 +76,19 @@ func (l *Leases) followViews(ctx context.Context, views <-chan *lease.Members) e
 					l.options.Logger.Info("this worker's part of a view is active: what it holds is reported, the words of its home are rebuilt", "view", m.View)
 				}
 				if err != nil && viewCtx.Err() == nil {
-					select {
-					case failed <- err:
-					default:
-					}
+					l.fail(err)
 				}
 				return err
 			})
 		}
+	}
+}
+
+// fail ends Run with an error, unless another has.
+func (l *Leases) fail(err error) {
+	select {
+	case l.failed <- err:
+	default:
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,10 +238,13 @@ func (n *node) up(workers ...lease.Worker) {
 type network struct {
 	mu    sync.Mutex
 	nodes map[lease.Member]*Mesh
+	// offers is how many were made.
+	offers atomic.Uint64
 }
 
 // Exchange implements Exchanger by a call.
 func (w *network) Exchange(ctx context.Context, to lease.Member, offer Offer) (Offer, error) {
+	w.offers.Add(1)
 	w.mu.Lock()
 	m := w.nodes[to]
 	w.mu.Unlock()

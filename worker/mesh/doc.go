@@ -19,8 +19,8 @@
 //
 // The keeper of a link makes a queue pair and sends an Offer to the peer's Accept.
 // The peer revokes its old end, so that nothing old can land, and answers how much
-// of the ring it has consumed; the keeper connects, repeats all later messages, and
-// the link is up. So messages arrive once and in order, however often the queue
+// of the ring it has consumed; the keeper connects, READs a word to see that data passes,
+// repeats all later messages, and the link is up. So messages arrive once and in order, however often the queue
 // pair is made anew, for as long as both incarnations stay members: their history.
 // When a request fails or is refused the link is down: LinkDown, then the outcomes
 // of what was outstanding, then all over again, after 1 ms at first and at most

@@ -180,6 +180,45 @@ func TestDroppedDoorbells(t *testing.T) {
 	})
 }
 
+// TestNothingPasses: a link over which offers and connections pass, but no data, is
+// not up, not even for a moment.
+func TestNothingPasses(t *testing.T) {
+	f := sim.New(sim.Options{Patience: time.Millisecond})
+	t.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	open := func(name string) (rdma.Provider, error) { return f.Open(name) }
+	nodes := cluster(t, open, 2, func(o *Options) { o.Timeout = 5 * time.Millisecond })
+	a := nodes[0]
+	f.SetFaults(sim.Faults{LoseRequest: 1})
+	tag := a.ask(2, 0, 0, 1)
+	a.mesh.Flush()
+	a.outcome(tag)
+	a.until("LinkDown", func() bool { return a.mesh.Down(2) })
+	deadline := time.Now().Add(20 * time.Second)
+	for first := a.net.offers.Load(); a.net.offers.Load() < first+8 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	a.mu.Lock()
+	ups := 0
+	for _, e := range a.events {
+		if e == "up 2" {
+			ups++
+		}
+	}
+	a.mu.Unlock()
+	if ups != 1 {
+		t.Errorf("the link was up %d times, want once: %v", ups, a.events)
+	}
+	f.SetFaults(sim.Faults{})
+	a.up(2)
+	for _, n := range nodes {
+		n.stop()
+	}
+}
+
 // TestCrash: the device of one node dies under it. The other goes on, and both
 // can be closed.
 func TestCrash(t *testing.T) {

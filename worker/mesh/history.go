@@ -1,6 +1,12 @@
 package mesh
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tenure-faas/tenure/rdma"
+)
 
 // resumes says whether the peer must know the history.
 func (l *link) resumes() bool {
@@ -44,6 +50,42 @@ func (l *link) rise(e *end, answer *Offer) error {
 	l.dirty.Store(true)
 	l.notifyLocked()
 	return nil
+}
+
+// probe READs over an end that is connected, before anything else is posted: some
+// devices connect without asking the peer, and a link that carries nothing must not
+// look as if it were up now and then.
+func (l *link) probe(ctx context.Context, e *end, words rdma.RemoteRegion) error {
+	l.mu.Lock()
+	l.words, l.posts, l.freed = words, 0, 0
+	l.asked++
+	number := l.asked
+	batch := []rdma.WorkRequest{l.readLocked(number)}
+	l.prepareLocked(&batch[0])
+	l.mu.Unlock()
+	if _, err := e.qp.Post(batch); err != nil {
+		l.mu.Lock()
+		l.releaseLocked(uint32(batch[0].ID))
+		l.mu.Unlock()
+		return fmt.Errorf("mesh: the first READ from worker %d: %w", l.peer.member.Worker, err)
+	}
+	l.peer.tally.verbs.Posted(rdma.OpRead, batch[0].Local.Length)
+	for {
+		l.mu.Lock()
+		proven, ended, changed := l.proven >= number, l.inUse == 0, l.changed
+		l.mu.Unlock()
+		switch {
+		case proven:
+			return nil
+		case ended:
+			return fmt.Errorf("mesh: the first READ from worker %d failed: %w", l.peer.member.Worker, errors.Join(rdma.ErrBroken, e.qp.Err()))
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("mesh: the first READ from worker %d: %w", l.peer.member.Worker, ctx.Err())
+		}
+	}
 }
 
 // prove posts a READ behind all messages, unless the peer is known to have consumed

@@ -134,18 +134,18 @@ func (b *inbox) leave(ctx context.Context) error {
 // fails. If that does not work now, the keeper tries again, or the next offer does
 // it.
 func (b *inbox) sweep(ctx context.Context) {
-	b.mu.Lock()
-	failed := b.revoking != nil
-	b.mu.Unlock()
-	if !failed {
-		return
-	}
 	select {
 	case b.control <- struct{}{}:
 	default:
 		return // an offer is being accepted
 	}
 	defer func() { <-b.control }()
+	b.mu.Lock()
+	failed := b.revoking != nil
+	b.mu.Unlock()
+	if !failed {
+		return
+	}
 	if err := b.takeDown(ctx); err != nil {
 		b.peer.log().Warn("mesh: the failed end of a link cannot be revoked", "error", err)
 	}

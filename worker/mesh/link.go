@@ -345,12 +345,17 @@ func (l *link) credit(e *end, imm uint32) {
 func (l *link) proofLocked() uint64 {
 	l.asked++
 	if l.state == stateUp {
-		w := rdma.Read(l.asked, rdma.Local{}, l.words, 0)
-		w.Local.Length = 8
-		l.queue.push(w)
+		l.queue.push(l.readLocked(l.asked))
 		l.dirty.Store(true)
 	}
 	return l.asked
+}
+
+// readLocked is the READ of a proof.
+func (l *link) readLocked(number uint64) rdma.WorkRequest {
+	w := rdma.Read(number, rdma.Local{}, l.words, 0)
+	w.Local.Length = 8
+	return w
 }
 
 // forget is for the install of a view: what was queued belongs to an older one.

@@ -251,10 +251,13 @@ func (m *Mesh) Close() error {
 		p.out.leave()
 		p.cancel()
 	}
+	// A kernel that is stuck over a queue pair is left alone in the end.
+	parting, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
 	var errs []error
 	for _, p := range all {
 		<-p.stopped
-		errs = append(errs, p.in.leave(context.Background()))
+		errs = append(errs, p.in.leave(parting))
 	}
 	m.stop()
 	m.wg.Wait()

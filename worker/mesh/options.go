@@ -64,6 +64,8 @@ const (
 	maxBackoff  = 500 * time.Millisecond
 	// patience is how many time-outs an exchange and a Connect may take together.
 	patience = 5
+	// closeLimit is how long Close waits for ends to be revoked, all together.
+	closeLimit = 30 * time.Second
 	// maxSlots bounds the words: 1 GiB.
 	maxSlots = 1 << 27
 )

@@ -93,6 +93,7 @@ func (p *peer) keep(ctx context.Context) {
 	defer close(p.stopped)
 	backoff, started := minBackoff, time.Now()
 	for quiet := false; ctx.Err() == nil; {
+		p.in.sweep(ctx)
 		began := time.Now()
 		err := p.connect(ctx)
 		if err == nil {
@@ -127,18 +128,24 @@ func (p *peer) keep(ctx context.Context) {
 	}
 }
 
-// pause waits between half of d and d, until ctx ends, or until an offer of the
-// peer shows that it can be reached.
+// pause waits between half of d and d, until ctx ends, or for an eighth of d if an
+// offer of the peer shows that it can be reached: both may be able to make offers
+// and no links.
 func (p *peer) pause(ctx context.Context, d time.Duration) {
+	least := time.NewTimer(d / 8)
+	defer least.Stop()
 	timer := time.NewTimer(d/2 + rand.N(d/2))
 	defer timer.Stop()
+	var heard <-chan struct{}
 	for {
 		select {
+		case <-least.C:
+			heard = p.heard
 		case <-timer.C:
 			return
 		case <-ctx.Done():
 			return
-		case <-p.heard:
+		case <-heard:
 			return
 		case <-p.nudge:
 			p.in.sweep(ctx)
@@ -186,6 +193,9 @@ func (p *peer) connect(ctx context.Context) error {
 	}
 	if err := e.qp.Connect(ctx, answer.QueuePair); err != nil {
 		return fmt.Errorf("mesh: connect to worker %d: %w", p.member.Worker, err)
+	}
+	if err := p.out.probe(ctx, e, answer.Words); err != nil {
+		return err
 	}
 	return p.rise(e, &answer)
 }

@@ -18,7 +18,7 @@ func (m *Mesh) poll(ctx context.Context) {
 	for {
 		// What they left in the queue is taken now, if that empties the queue.
 		closed = m.ends.takeClosed(closed)
-		n, err := m.queue.Wait(ctx, batch[:])
+		n, err := m.wait(ctx, batch[:], len(closed) > 0)
 		if err != nil {
 			if ctx.Err() == nil {
 				m.options.Logger.Error("mesh: the device is lost, all links are down for good", "error", err)
@@ -38,6 +38,21 @@ func (m *Mesh) poll(ctx context.Context) {
 			closed = closed[:0]
 		}
 	}
+}
+
+// wait is Wait of the completion queue; if some ends are closed it may find nothing
+// after a time, so that they are forgotten also where nothing completes.
+func (m *Mesh) wait(ctx context.Context, batch []rdma.Completion, closed bool) (int, error) {
+	if !closed {
+		return m.queue.Wait(ctx, batch)
+	}
+	short, cancel := context.WithTimeout(ctx, m.options.Timeout)
+	defer cancel()
+	n, err := m.queue.Wait(short, batch)
+	if err != nil && ctx.Err() == nil && short.Err() != nil {
+		return 0, nil
+	}
+	return n, err
 }
 
 // handle takes one completion. The caller holds calls.
