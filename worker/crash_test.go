@@ -128,7 +128,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 		acknowledged += len(img.acked)
 	}
 	t.Logf("%d crash images, %.1f acknowledged transfers in each on average", len(cam.images), float64(acknowledged)/float64(len(cam.images)))
-	if len(cam.images) < 100 || acknowledged == 0 {
+	if len(cam.images) < clients*each || acknowledged == 0 {
 		t.Errorf("%d images with %d acknowledgements: the test sees too little", len(cam.images), acknowledged)
 	}
 }

@@ -312,7 +312,7 @@ func TestRenewalDoesNotCountLeases(t *testing.T) {
 	}()
 	quiet := slog.New(slog.DiscardHandler)
 	manager, err := leasemgr.NewManager(engine, leasemgr.ManagerOptions{
-		Options: membership.Options{TTL: 1200 * time.Millisecond}, Seal: func(base.View) error { return nil }, Logger: quiet,
+		Options: membership.Options{TTL: 6 * time.Second}, Seal: func(base.View) error { return nil }, Logger: quiet,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -181,7 +181,9 @@ func (g *Growth) judge(c *Change, end int, window time.Duration) {
 	c.Before = level(g.Windows[c.Window-phase/2 : c.Window])
 	after := g.Windows[c.Window:end]
 	c.After, c.Least = level(after[phase/2:]), slices.Min(after)
-	c.Back = mean(after[min(int(askReturn/window), phase/2):phase/2]) / c.After
+	if c.After > 0 { // else there is nothing to come back to, and Back says so
+		c.Back = mean(after[min(int(askReturn/window), phase/2):phase/2]) / c.After
+	}
 	means := meansOf(after)
 	c.Settled = time.Duration(settled(means, c.After)) * window
 	reached := slices.IndexFunc(means, func(x float64) bool { return x >= (1-within)*c.After })

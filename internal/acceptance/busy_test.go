@@ -30,7 +30,7 @@ func TestOverloaded(t *testing.T) {
 	t.Parallel()
 	s := started(t, node.Options{Worker: worker.Options{MaxRunning: 1, MaxQueued: 1}})
 	var b background
-	running := b.call(s, "POST", sleepPath, `{"ms":600000}`, "Tenure-Timeout: 1500ms")
+	running := b.call(s, "POST", sleepPath, `{"ms":600000}`, "Tenure-Timeout: 8s")
 	until(t, "one invocation", func() bool { return s.load(t) == 1 })
 	queued := b.call(s, "POST", echoPath, `1`)
 	until(t, "two invocations", func() bool { return s.load(t) == 2 })
@@ -54,7 +54,7 @@ func TestOverloadedGateway(t *testing.T) {
 	t.Parallel()
 	s := started(t, node.Options{Gateway: gateway.Options{MaxInFlight: 1}})
 	var b background
-	running := b.call(s, "POST", sleepPath, `{"ms":1000}`)
+	running := b.call(s, "POST", sleepPath, `{"ms":8000}`)
 	until(t, "one invocation", func() bool { return s.load(t) == 1 })
 	s.call(t, "POST", echoPath, ``).refused(t, 429, "overloaded")
 	s.call(t, "POST", "/v1/state", ``).refused(t, 429, "overloaded")
@@ -69,7 +69,7 @@ func TestUnavailable(t *testing.T) {
 	t.Parallel()
 	s := started(t, node.Options{})
 	var b background
-	running := b.call(s, "POST", touchPath, `{"keys":["last"],"ms":1500}`, "Idempotency-Key: k")
+	running := b.call(s, "POST", touchPath, `{"keys":["last"],"ms":8000}`, "Idempotency-Key: k")
 	until(t, "one invocation", func() bool { return s.load(t) == 1 })
 	s.cancel()
 	until(t, "the drain", func() bool { return s.call(t, "GET", "/readyz", "").status == 503 })
@@ -88,7 +88,7 @@ func TestNoInstance(t *testing.T) {
 	t.Parallel()
 	s := started(t, node.Options{Wasm: wasm.Options{MaxInstances: 1}})
 	var b background
-	running := b.call(s, "POST", touchPath, `{"keys":["k"],"ms":1500}`)
+	running := b.call(s, "POST", touchPath, `{"keys":["k"],"ms":8000}`)
 	until(t, "the lock", func() bool {
 		return strings.Contains(into[lease](t, s.call(t, "GET", "/v1/leases/t/k", "")).Why, "hold it exclusive")
 	})
@@ -110,7 +110,7 @@ func TestConflict(t *testing.T) {
 		low, high = high, low
 	}
 	var b background
-	first := b.call(s, "POST", touchPath, fmt.Sprintf(`{"keys":[%q],"ms":1500}`, low.Key))
+	first := b.call(s, "POST", touchPath, fmt.Sprintf(`{"keys":[%q],"ms":8000}`, low.Key))
 	until(t, "the first lock", func() bool {
 		return strings.Contains(into[lease](t, s.call(t, "GET", "/v1/leases/"+low.String(), "")).Why, "hold it exclusive")
 	})
@@ -138,7 +138,7 @@ func TestTimeout(t *testing.T) {
 	s.call(t, "GET", "/v1/state/t/k", "").refused(t, 404, "not-found")
 
 	var b background
-	holder := b.call(s, "POST", touchPath, `{"keys":["k"],"ms":1000}`)
+	holder := b.call(s, "POST", touchPath, `{"keys":["k"],"ms":8000}`)
 	until(t, "the lock", func() bool {
 		return strings.Contains(into[lease](t, s.call(t, "GET", "/v1/leases/t/k", "")).Why, "hold it exclusive")
 	})

@@ -3,6 +3,7 @@ package acceptance
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -41,15 +42,20 @@ func walk(t *testing.T) (blocks []block) {
 	return blocks
 }
 
-// freeAddress returns an address that nobody listens on.
+// freeAddress returns an address that nobody listens on, and that the kernel gives
+// to nobody who asks for any: it is used later, and again after a kill -9.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 100 {
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.N(12_000))); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal(err)
+	return ""
 }
 
 // TestReadme runs the walk of the README as written, in one shell, and compares

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -162,6 +163,7 @@ func TestKillUnderLoad(t *testing.T) {
 func loadUntilKilled(t *testing.T, c child, round int) []*transferRequest {
 	t.Helper()
 	sent := make([][]*transferRequest, killClients)
+	var answered atomic.Int64
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: killClients}}
 	defer client.CloseIdleConnections()
 	var wg sync.WaitGroup
@@ -182,11 +184,20 @@ func loadUntilKilled(t *testing.T, c child, round int) []*transferRequest {
 				if !ok {
 					return
 				}
+				answered.Add(1)
 			}
 		})
 	}
 	// The moment is what the test varies: from the first transfers to steady load.
-	time.Sleep(time.Duration(50+rand.IntN(250)) * time.Millisecond)
+	// Every second kill comes after so many answers that all kills together show
+	// something on a machine of any speed.
+	if round%2 == 0 {
+		least, late := int64(killClients*(2+rand.IntN(2))), time.Now().Add(time.Minute)
+		for answered.Load() < least && time.Now().Before(late) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	time.Sleep(time.Duration(rand.IntN(250)) * time.Millisecond)
 	c.kill(t)
 	wg.Wait()
 	var all []*transferRequest

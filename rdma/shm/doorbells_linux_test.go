@@ -30,8 +30,7 @@ func TestRingOverflow(t *testing.T) {
 		a, b := newNode(t, 4096, Options{}, rdma.QueuePairOptions{Timeout: timeout}), newNode(t, 4096, Options{}, rdma.QueuePairOptions{ReceiveDepth: depth})
 		connect(t, b.qp, a.qp)
 		a.do(rdma.Write(0, a.region.Local(0, 8), b.region.Remote(), 2048))
-		a.post(bells(a, b, depth+1)...)
-		a.post(rdma.Write(depth+1, a.region.Local(0, 8), b.region.Remote(), 1024))
+		a.post(append(bells(a, b, depth+1), rdma.Write(depth+1, a.region.Local(0, 8), b.region.Remote(), 1024))...)
 		for i := range depth {
 			if c := a.next(); c.ID != uint64(i) || c.Status != rdma.StatusOK {
 				t.Fatalf("doorbell %d: %+v", i, c)

@@ -106,7 +106,7 @@ func TestHandshakeHangsUpOnStrangers(t *testing.T) {
 // TestSilentStrangersAreBounded lets strangers take all places for handshakes
 // and say nothing: the one who says hello gets through when their time is up.
 func TestSilentStrangersAreBounded(t *testing.T) {
-	n := newNode(t, Options{Handshakes: 2, HandshakeTimeout: 50 * time.Millisecond}, 64)
+	n := newNode(t, Options{Handshakes: 2, HandshakeTimeout: 500 * time.Millisecond}, 64)
 	var silent []*stranger
 	for range 5 {
 		silent = append(silent, dialStranger(t, n.p))

@@ -320,9 +320,7 @@ func TestCallsWithoutServer(t *testing.T) {
 	h := startHost(t, remote.ServerOptions{})
 	e := h.dial(remote.Options{CallTimeout: 50 * time.Millisecond})
 	defer closeEngine(t, e)
-	if err := e.Seal(3); err != nil {
-		t.Fatal(err)
-	}
+	until(t, "the seal is set", func() bool { return e.Seal(3) == nil })
 	h.stop()
 	_, _, err := e.Get(nil, []byte("k"))
 	err = errors.Join(err, e.Apply(e.NewBatch()))
