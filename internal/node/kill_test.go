@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -163,7 +162,7 @@ func TestKillUnderLoad(t *testing.T) {
 func loadUntilKilled(t *testing.T, c child, round int) []*transferRequest {
 	t.Helper()
 	sent := make([][]*transferRequest, killClients)
-	var answered atomic.Int64
+	answered := make(chan struct{}, 4*killClients)
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: killClients}}
 	defer client.CloseIdleConnections()
 	var wg sync.WaitGroup
@@ -184,7 +183,10 @@ func loadUntilKilled(t *testing.T, c child, round int) []*transferRequest {
 				if !ok {
 					return
 				}
-				answered.Add(1)
+				select {
+				case answered <- struct{}{}:
+				default: // the kill waits for no more
+				}
 			}
 		})
 	}
@@ -192,9 +194,13 @@ func loadUntilKilled(t *testing.T, c child, round int) []*transferRequest {
 	// Every second kill comes after so many answers that all kills together show
 	// something on a machine of any speed.
 	if round%2 == 0 {
-		least, late := int64(killClients*(2+rand.IntN(2))), time.Now().Add(time.Minute)
-		for answered.Load() < least && time.Now().Before(late) {
-			time.Sleep(time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for range killClients * (2 + rand.IntN(2)) {
+			select {
+			case <-answered:
+			case <-ctx.Done():
+			}
 		}
 	}
 	time.Sleep(time.Duration(rand.IntN(250)) * time.Millisecond)

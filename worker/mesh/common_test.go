@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -238,13 +237,16 @@ func (n *node) up(workers ...lease.Worker) {
 type network struct {
 	mu    sync.Mutex
 	nodes map[lease.Member]*Mesh
-	// offers is how many were made.
-	offers atomic.Uint64
+	// offered tells whoever looks that an offer is made.
+	offered chan struct{}
 }
 
 // Exchange implements Exchanger by a call.
 func (w *network) Exchange(ctx context.Context, to lease.Member, offer Offer) (Offer, error) {
-	w.offers.Add(1)
+	select {
+	case w.offered <- struct{}{}:
+	default:
+	}
 	w.mu.Lock()
 	m := w.nodes[to]
 	w.mu.Unlock()
@@ -254,7 +256,9 @@ func (w *network) Exchange(ctx context.Context, to lease.Member, offer Offer) (O
 	return m.Accept(ctx, offer)
 }
 
-func newNetwork() *network { return &network{nodes: map[lease.Member]*Mesh{}} }
+func newNetwork() *network {
+	return &network{nodes: map[lease.Member]*Mesh{}, offered: make(chan struct{})}
+}
 
 func member(w int) lease.Member { return lease.Member{Worker: lease.Worker(w), Incarnation: 1} }
 

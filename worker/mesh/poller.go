@@ -41,7 +41,8 @@ func (m *Mesh) poll(ctx context.Context) {
 }
 
 // wait is Wait of the completion queue; if some ends are closed it may find nothing
-// after a time, so that they are forgotten also where nothing completes.
+// after a time, so that they are forgotten without a second completion. One that
+// closes while the poller waits without end is forgotten after the next one.
 func (m *Mesh) wait(ctx context.Context, batch []rdma.Completion, closed bool) (int, error) {
 	if !closed {
 		return m.queue.Wait(ctx, batch)
